@@ -1,0 +1,118 @@
+"""`stpm-bench`: is the exported model as accurate as the checkpoint and the paper?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stpm.runtime.console import known_errors, note
+from stpm.runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stpm.benchmarks.accuracy import Accuracy
+    from stpm.train.metrics import Metrics
+
+METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
+
+main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@main.callback()
+def bench() -> None:
+    """Measure what was trained and exported."""
+
+
+@main.command()
+@known_errors
+def accuracy(
+    models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    category: Annotated[
+        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Of bundles.", show_default="all verified and installed")
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of input, heat map and truth.")
+    ] = None,
+) -> None:
+    """Evaluate checkpoints and bundles on labelled images, beside the published figures."""
+    from stpm.benchmarks.accuracy import candidates, measure, save_gallery
+    from stpm.runtime.detector import Detector
+    from stpm.train.datasets import test_samples
+
+    outcomes: dict[str, list[Accuracy]] = {}
+    for model in models:
+        name = category or model.name.split(".")[0]
+        samples = test_samples(_category_folder(data, name))
+        for candidate in candidates(model, engine, teacher_weights):
+            note(f"{candidate.name} on {candidate.engine}: {len(samples)} images of {name}")
+            outcomes.setdefault(name, []).append(measure(candidate, samples))
+        if gallery is not None and model.is_dir():
+            paths = save_gallery(Detector(model, engine), samples, gallery / name)
+            note(f"{gallery / name}: {len(paths)} pictures")
+    for name, accuracies in outcomes.items():
+        _print(name, accuracies)
+    if out is not None:
+        content = {name: [a.to_dict() for a in accuracies] for name, accuracies in outcomes.items()}
+        out.write_text(json.dumps(content, indent=2) + "\n")
+        note(f"{out}: written")
+
+
+def _category_folder(data: Path, name: str) -> Path:
+    if not (data / name).is_dir():
+        raise DataError(f"{data / name}: there is no such folder; name it with --category.")
+    return data / name
+
+
+def _print(category: str, accuracies: list[Accuracy]) -> None:
+    from rich.console import Console
+
+    from stpm.benchmarks.paper import reference_figures
+
+    table = _table(category, "model", "engine", "precision", *METRICS, "false alarms", "detected")
+    for outcome in accuracies:
+        rates = outcome.decisions
+        table.add_row(
+            outcome.candidate.name,
+            outcome.candidate.engine,
+            outcome.candidate.precision,
+            *_cells(outcome.evaluation.overall),
+            f"{rates.false_alarm_rate:.1%}" if rates else "",
+            f"{rates.detection_rate:.1%}" if rates else "",
+        )
+    for source, figures in reference_figures(category).items():
+        cells = [f"{figures[m]:.4f}" if m in figures else "" for m in METRICS]
+        table.add_row(source, "", "", *cells, "", "", style="dim")
+    kinds = _table(f"{category} by kind", "kind", "model", "engine", *METRICS)
+    for kind in accuracies[0].evaluation.by_kind:
+        for outcome in accuracies:
+            cells = _cells(outcome.evaluation.by_kind[kind])
+            kinds.add_row(kind, outcome.candidate.name, outcome.candidate.engine, *cells)
+    console = Console()
+    console.print(table)
+    console.print(kinds)
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    return table
+
+
+def _cells(metrics: Metrics) -> list[str]:
+    values = [getattr(metrics, name) for name in METRICS]
+    return ["" if value is None else f"{value:.4f}" for value in values]

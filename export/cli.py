@@ -1,0 +1,125 @@
+"""`stpm-export`: from a checkpoint to a verified, calibrated bundle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.errors import ExportError
+
+
+def export(
+    ckpt: Annotated[
+        Path, typer.Option(help="Checkpoint of stpm-train, the STPM authors' code or anomalib.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Bundle to write.", show_default="NAME.stpm")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Teacher and student in FP16.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Teacher and student in bfloat16.")] = False,
+    camera_size: Annotated[
+        str | None,
+        typer.Option(help="HxW of the camera's images, to resize inside the graph."),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images a run: N, or MIN..MAX for any between.")] = "1",
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images to compare with FP32 torch.",
+            show_default="the images held out in training",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of good images, not trained on, that set the thresholds.",
+            show_default="the images held out in training",
+        ),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of good parts that may be called anomalous.",
+            show_default="0.01, or the smallest that the images support",
+        ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(help="Engine to verify; may be repeated.", show_default="all installed"),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing bundle.")
+    ] = False,
+) -> None:
+    """Export a checkpoint, verify every engine against it, and set the thresholds."""
+    if fp16 and bf16:
+        raise typer.BadParameter("--fp16 and --bf16 exclude each other.")
+    size = parse_size(camera_size) if camera_size else None
+    limits = parse_batch(batch)
+    bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
+    _check_out(bundle, overwrite)
+
+    from stpm.export.pipeline import ExportOptions, export_bundle
+    from stpm.train.checkpoint import load_checkpoint
+    from stpm.train.datasets import list_images
+
+    checkpoint = load_checkpoint(ckpt, teacher_weights)
+    options = ExportOptions(
+        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        camera_size=size,
+        batch=limits,
+        false_alarm_rate=false_alarm_rate,
+        engines=tuple(engine) if engine else None,
+    )
+    calibration = list_images(calibrate) if calibrate else _held_out(checkpoint.held_out_images())
+    export_bundle(
+        checkpoint,
+        bundle,
+        options,
+        verify=list_images(verify) if verify else calibration,
+        calibration=calibration,
+        report=note,
+    )
+    typer.echo(bundle)
+
+
+def parse_batch(text: str) -> tuple[int, int]:
+    """Read "N" or "MIN..MAX" as (smallest, largest).
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,3})(?:\.\.([1-9]\d{0,3}))?", text)
+    if match is None or int(match[2] or match[1]) < int(match[1]):
+        raise typer.BadParameter(f"got --batch {text!r}, expected N, or MIN..MAX such as 1..16.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _check_out(bundle: Path, overwrite: bool) -> None:
+    if bundle.exists() and not overwrite:
+        raise ExportError(
+            f"{bundle}: exists already; replace it with --overwrite, or name another with --out."
+        )
+    if not bundle.absolute().parent.is_dir():
+        raise ExportError(f"{bundle.parent}: there is no such folder; create it first.")
+
+
+def _held_out(paths: list[Path]) -> list[Path]:
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ExportError(
+            f"{missing[0]}: this image, held out in training, is not there any more "
+            f"({len(missing)} of {len(paths)} are missing); restore it, or name a folder of good "
+            "images with --calibrate DIR."
+        )
+    return paths
+
+
+main = command(export)

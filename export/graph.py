@@ -1,0 +1,123 @@
+"""The deployment graph: uint8 pixels in, anomaly map and score out, nothing left to do outside."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from stpm.export.resample import antialias_matrix, bilinear_matrix
+from stpm.train.stpm import Stpm, anomaly_map
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Of teacher and student, by precision; everything else is FP32."""
+
+
+class DeploymentGraph(nn.Module):
+    """A trained network with batch norm folded, resizing as matrices and precisions as casts."""
+
+    def __init__(
+        self, model: Stpm, precision: str = "fp32", camera_size: tuple[int, int] | None = None
+    ) -> None:
+        """Copy a model into the form that engines run.
+
+        Args:
+            model: the trained network; not changed.
+            precision: a key of `DTYPES`.
+            camera_size: (height, width) of the images, to resize inside; None expects images of
+                the network's input size.
+        """
+        super().__init__()
+        network_size = model.config.input_size
+        self.precision = precision
+        self.dtype = DTYPES[precision]
+        self.input_size = camera_size or network_size
+        self.map_size = network_size
+        self.resize = PillowResize(self.input_size, network_size)
+        self.upsample = MatrixUpsample(_level_sizes(model), network_size)
+        self.model = copy.deepcopy(model).eval()
+        # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
+        for network in (self.model.teacher, self.model.student):
+            fold_batch_norm(network)
+            network.to(self.dtype)
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score images.
+
+        Args:
+            images: uint8 (N,H,W,3), RGB, of `input_size`.
+
+        Returns:
+            anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,), its maximum.
+        """
+        pixels = self.resize(images.permute(0, 3, 1, 2).float())
+        x = self.model.normalise(pixels).to(self.dtype)
+        maps = anomaly_map(self.model.level_distances(x), self.upsample)
+        return maps, maps.amax(dim=(1, 2))
+
+
+class PillowResize(nn.Module):
+    """Pillow's antialiased bilinear resize: columns, then rows, each rounded to grey levels."""
+
+    columns: Tensor
+    rows: Tensor
+
+    def __init__(self, size: tuple[int, int], target: tuple[int, int]) -> None:
+        super().__init__()
+        self._height_changes = size[0] != target[0]
+        self._width_changes = size[1] != target[1]
+        rows, columns = (antialias_matrix(s, t) for s, t in zip(size, target, strict=True))
+        self.register_buffer("rows", torch.from_numpy(rows))
+        self.register_buffer("columns", torch.from_numpy(columns.T.copy()))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
+        if self._width_changes:
+            pixels = torch.floor(pixels @ self.columns + 0.5)
+        if self._height_changes:
+            pixels = torch.floor(self.rows @ pixels + 0.5)
+        return pixels
+
+
+class MatrixUpsample(nn.Module):
+    """Bilinear upsampling of level maps to one size, as U M V'."""
+
+    def __init__(self, level_sizes: list[tuple[int, int]], target: tuple[int, int]) -> None:
+        super().__init__()
+        for height, width in level_sizes:
+            rows, columns = bilinear_matrix(height, target[0]), bilinear_matrix(width, target[1])
+            self.register_buffer(f"rows_{height}", torch.from_numpy(rows))
+            self.register_buffer(f"columns_{width}", torch.from_numpy(columns.T.copy()))
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Upsample float32 (N,1,h,w) to (N,1,H,W)."""
+        rows = self.get_buffer(f"rows_{level.shape[2]}")
+        columns = self.get_buffer(f"columns_{level.shape[3]}")
+        return rows @ level @ columns
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold every batch norm that follows a convolution into its weights, in place."""
+    modules = dict(network.named_modules())
+    for node in fx.symbolic_trace(network).graph.nodes:
+        source = node.args[0] if node.args else None
+        if (
+            node.op == "call_module"
+            and isinstance(modules[node.target], nn.BatchNorm2d)
+            and isinstance(source, fx.Node)
+            and isinstance(modules.get(str(source.target)), nn.Conv2d)
+            and len(source.users) == 1
+        ):
+            name = str(source.target)
+            folded = fuse_conv_bn_eval(modules[name], modules[node.target])
+            network.set_submodule(name, folded)
+            network.set_submodule(node.target, nn.Identity())
+
+
+def _level_sizes(model: Stpm) -> list[tuple[int, int]]:
+    with torch.no_grad():
+        features = model.teacher(torch.zeros(1, 3, *model.config.input_size))
+    return [(level.shape[2], level.shape[3]) for level in features]

@@ -1,0 +1,245 @@
+"""The build line: a checkpoint in, a verified and calibrated bundle out."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.export.graph import DeploymentGraph
+from stpm.export.onnx import FP32_PREFIX, onnx_from_graph, opset
+from stpm.runtime.backends import Engine, installed_engines, open_engine
+from stpm.runtime.bundle import (
+    GOLDEN,
+    MODEL,
+    EngineRecord,
+    Golden,
+    InputContract,
+    Manifest,
+    golden_bytes,
+    write_bundle,
+)
+from stpm.runtime.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.detector import fit_input, run_in_batches
+from stpm.runtime.errors import BackendError, ExportError, ParityError
+from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.preprocess import load_image
+from stpm.train.checkpoint import Checkpoint
+from stpm.train.evaluate import Outputs, Scorer, score_files, torch_scorer
+
+DEFAULT_FALSE_ALARM_RATE = 0.01
+REDUCED_PRECISIONS = ("bf16", "f16")
+"""As engines name them."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to build.
+
+    Attributes:
+        precision: of teacher and student: "fp32", "fp16" or "bf16".
+        camera_size: (height, width) to resize from inside the graph; None resizes on the host.
+        batch: smallest and largest batch.
+        false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
+        engines: to verify and calibrate; None takes all that are installed and can run the graph.
+    """
+
+    precision: str = "fp32"
+    camera_size: tuple[int, int] | None = None
+    batch: tuple[int, int] = (1, 1)
+    false_alarm_rate: float | None = None
+    engines: tuple[str, ...] | None = None
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    out: Path,
+    options: ExportOptions,
+    *,
+    verify: Sequence[Path],
+    calibration: Sequence[Path],
+    report: Callable[[str], None],
+) -> Manifest:
+    """Export, verify every engine against the FP32 torch model, calibrate, and write the bundle.
+
+    Args:
+        checkpoint: the trained network.
+        out: the bundle's folder.
+        options: what to build.
+        verify: real images to compare engines and reference on.
+        calibration: good images that were not trained on.
+        report: called with a line about each step.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ExportError: the network cannot be exported, or there is no image to verify with.
+        BackendError: a chosen engine, or every installed one, cannot run the graph.
+        ParityError: an engine differs from the reference by more than the tolerance.
+        DataError: an image cannot be used, or there are too few for the false-alarm rate.
+    """
+    if not verify or not calibration:
+        raise ExportError(
+            "the checkpoint records no held-out images; name a folder of good images that were "
+            "not trained on with --calibrate DIR."
+        )
+    model = checkpoint.model()
+    graph = DeploymentGraph(model, options.precision, options.camera_size)
+    contract = InputContract(
+        graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_path = Path(folder) / MODEL
+        onnx_model = onnx_from_graph(graph, onnx_path, options.batch)
+        onnx_bytes = onnx_path.read_bytes()
+    size_mb = len(onnx_bytes) / 1e6
+    report(f"exported {options.precision} ONNX, opset {opset(onnx_model)}, {size_mb:.1f} MB")
+
+    reference = score_files(torch_scorer(model), verify)
+    report(f"reference: FP32 torch on {len(verify)} images")
+    engines = {}
+    for name, engine in _open_engines(onnx_bytes, options, report).items():
+        scorer = _engine_scorer(engine, contract)
+        parity = _verify(name, engine, scorer, verify, reference, options.precision)
+        thresholds = _calibrate(scorer, calibration, options.false_alarm_rate)
+        engines[name] = EngineRecord(thresholds, parity, engine.built_with())
+        report(_engine_line(name, engines[name]))
+
+    manifest = Manifest(
+        name=out.name.removesuffix(".stpm"),
+        method=checkpoint.config.method,
+        precision=options.precision,
+        opset=opset(onnx_model),
+        input=contract,
+        map_size=graph.map_size,
+        tolerance=TOLERANCES[options.precision],
+        files={},
+        engines=engines,
+        versions=_versions(),
+        provenance=_provenance(checkpoint, verify, calibration),
+    )
+    golden = _golden(verify, contract, reference)
+    return write_bundle(out, manifest, {MODEL: onnx_bytes, GOLDEN: golden_bytes(golden)})
+
+
+def _open_engines(
+    model: bytes, options: ExportOptions, report: Callable[[str], None]
+) -> dict[str, Engine]:
+    engines = {}
+    refusals = []
+    for name in options.engines or installed_engines():
+        try:
+            engines[name] = open_engine(name, model)
+        except BackendError as error:
+            if options.engines:
+                raise
+            refusals.append(str(error))
+            report(f"{name}: left out: {error}")
+    if not engines:
+        raise BackendError(
+            f"no installed engine can run the {options.precision} graph "
+            f"({' '.join(refusals)}); install another with pip install 'stpm[openvino]'."
+        )
+    return engines
+
+
+def _engine_scorer(engine: Engine, contract: InputContract) -> Scorer:
+    def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        inputs = np.stack([fit_input(image, contract) for image in images])
+        return run_in_batches(engine, inputs, contract)
+
+    return score
+
+
+def _verify(
+    name: str,
+    engine: Engine,
+    scorer: Scorer,
+    paths: Sequence[Path],
+    reference: Outputs,
+    precision: str,
+) -> dict[str, float]:
+    reduced = reduced_scoring_layers(engine.layer_precisions())
+    if reduced:
+        raise ParityError(
+            f"{name} computes {len(reduced)} layers of the scoring part in reduced precision "
+            f"(first: {reduced[0]}), expected FP32; export in FP32 or choose another engine."
+        )
+    parity = compare(*reference, *score_files(scorer, paths))
+    tolerance = TOLERANCES[precision]
+    if not parity.holds(tolerance):
+        raise ParityError(
+            f"{name} differs from the FP32 reference by {parity.map_difference:.2g} of a map's "
+            f"maximum and {parity.score_difference:.2g} of a score, expected at most "
+            f"{tolerance:.2g} in {precision}; no bundle was written, export in another precision."
+        )
+    return asdict(parity)
+
+
+def reduced_scoring_layers(precisions: dict[str, str]) -> list[str]:
+    """Name the layers outside teacher and student that an engine does not compute in FP32.
+
+    Args:
+        precisions: an engine's `layer_precisions`. Casts are where precisions meet, and pass.
+    """
+    return [
+        names
+        for names, precision in precisions.items()
+        if all(name.startswith(FP32_PREFIX) and "_to_copy" not in name for name in names.split(","))
+        and precision in REDUCED_PRECISIONS
+    ]
+
+
+def _calibrate(scorer: Scorer, paths: Sequence[Path], rate: float | None) -> Calibration:
+    anomaly_maps, pred_scores = score_files(scorer, paths)
+    supported = smallest_false_alarm_rate(len(paths))
+    return calibrate(pred_scores, anomaly_maps, rate or max(DEFAULT_FALSE_ALARM_RATE, supported))
+
+
+def _engine_line(name: str, record: EngineRecord) -> str:
+    low, high = record.calibration.false_alarm_interval
+    return (
+        f"{name}: largest difference {record.parity['map_difference']:.1e} of a map's maximum, "
+        f"{record.parity['score_difference']:.1e} of a score; threshold "
+        f"{record.calibration.image_threshold:.4g} for {record.calibration.false_alarm_rate:.2%} "
+        f"false alarms (95% interval {low:.2%} to {high:.2%}, "
+        f"{record.calibration.image_count} images)"
+    )
+
+
+def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) -> Golden:
+    """Take the images of the lowest, the median and the highest score."""
+    anomaly_maps, pred_scores = reference
+    order = np.argsort(pred_scores, kind="stable")
+    chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
+    images = np.stack([fit_input(load_image(paths[i]), contract) for i in chosen])
+    return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
+
+
+def _versions() -> dict[str, str]:
+    packages = ("stpm", "torch", "onnx", "numpy", "pillow")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def _provenance(
+    checkpoint: Checkpoint, verify: Sequence[Path], calibration: Sequence[Path]
+) -> dict[str, object]:
+    training = checkpoint.training
+    return {
+        "config": checkpoint.config.to_dict(),
+        "teacher": checkpoint.teacher_id,
+        "training": {
+            key: training[key]
+            for key in ("data_sha256", "options", "best_epoch", "epochs_done", "versions")
+            if key in training
+        },
+        "verified_on": len(verify),
+        "calibrated_on": len(calibration),
+    }

@@ -1,0 +1,220 @@
+"""Thresholds from good images alone, with a guarantee on false alarms (conformal prediction)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.runtime.errors import BundleError, DataError
+
+INTERVAL_COVERAGE = 0.95
+"""How probably `Calibration.false_alarm_interval` holds the true false-alarm rate."""
+
+_BISECTIONS = 50
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The thresholds of one trained model and what they promise.
+
+    Attributes:
+        image_threshold: an image with a higher score is anomalous.
+        pixel_threshold: a pixel with a higher map value is anomalous.
+        false_alarm_rate: the rate that was asked for, in (0, 1).
+        image_count: how many good images the thresholds come from.
+        false_alarm_interval: (low, high), the 95 % interval of the true rate of false alarms per
+            good image.
+    """
+
+    image_threshold: float
+    pixel_threshold: float
+    false_alarm_rate: float
+    image_count: int
+    false_alarm_interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self) | {"false_alarm_interval": list(self.false_alarm_interval)}
+
+    @classmethod
+    def from_dict(cls, values: object) -> Calibration:
+        """Inverse of `to_dict`, for values that come from a file.
+
+        Raises:
+            BundleError: a value is missing, unknown, of a wrong type or out of range.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            got = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
+            raise BundleError(
+                f"calibration: got {got}, expected {sorted(names)}; export the model again."
+            )
+        interval = values["false_alarm_interval"]
+        if not isinstance(interval, list | tuple) or len(interval) != 2:
+            raise _bad_value("false_alarm_interval", "two numbers", interval)
+        low, high = (_number("false_alarm_interval", end) for end in interval)
+        if not 0 <= low <= high <= 1:
+            raise _bad_value("false_alarm_interval", "0 <= low <= high <= 1", interval)
+        rate = _number("false_alarm_rate", values["false_alarm_rate"])
+        if not 0 < rate < 1:
+            raise _bad_value("false_alarm_rate", "a number above 0 and below 1", rate)
+        count = values["image_count"]
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise _bad_value("image_count", "a positive integer", count)
+        image_threshold = _number("image_threshold", values["image_threshold"])
+        pixel_threshold = _number("pixel_threshold", values["pixel_threshold"])
+        return cls(image_threshold, pixel_threshold, rate, count, (low, high))
+
+
+def smallest_false_alarm_rate(image_count: int) -> float:
+    """Return the smallest rate that `image_count` good images can guarantee, 1 / (n + 1).
+
+    Raises:
+        DataError: there is no image.
+
+    Source: Angelopoulos & Bates, "A Gentle Introduction to Conformal Prediction",
+        arXiv 2107.07511, section 1.
+    """
+    if image_count < 1:
+        raise DataError(f"calibration has {image_count} good images, expected one or more.")
+    return 1 / (image_count + 1)
+
+
+def images_needed(false_alarm_rate: float) -> int:
+    """Return the smallest number of good images that can guarantee a rate, ceil(1 / rate) - 1.
+
+    Raises:
+        DataError: the rate is not in (0, 1).
+
+    Source: Angelopoulos & Bates, arXiv 2107.07511, section 1.
+    """
+    return math.ceil(1 / _exact(false_alarm_rate)) - 1
+
+
+def calibrate(
+    scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32], false_alarm_rate: float
+) -> Calibration:
+    """Set both thresholds from good images that the model was not trained on.
+
+    On a new good image from the same source, the probability of a score above the image threshold
+    and the expected share of pixels above the pixel threshold are at most the rate. The pixel
+    threshold never exceeds the image threshold when a score is its map's maximum, so every
+    anomalous image then has an anomalous region.
+
+    Args:
+        scores: float32 (N,), one score per image, finite.
+        anomaly_maps: float32 (N, H, W), finite.
+        false_alarm_rate: in (0, 1).
+
+    Returns:
+        The thresholds, with the interval of the true false-alarm rate.
+
+    Raises:
+        DataError: shapes that do not fit, values that are not finite, a rate outside (0, 1), or
+            too few images for the rate.
+
+    Source: image threshold: Vovk, "Conditional validity of inductive conformal predictors", 2012,
+        and Angelopoulos & Bates, arXiv 2107.07511, section 1. Pixel threshold: Angelopoulos et
+        al., "Conformal Risk Control", arXiv 2208.02814, theorem 1.
+    """
+    rate = _exact(false_alarm_rate)
+    _check(scores, anomaly_maps)
+    count = len(scores)
+    _check_count(count, false_alarm_rate)
+    rank = math.ceil((count + 1) * (1 - rate))
+    pixels = anomaly_maps[0].size
+    flagged = math.floor((rate * (count + 1) - 1) * pixels)
+    position = count * pixels - 1 - flagged
+    return Calibration(
+        image_threshold=float(np.partition(scores, rank - 1)[rank - 1]),
+        pixel_threshold=float(np.partition(anomaly_maps, position, axis=None)[position]),
+        false_alarm_rate=float(false_alarm_rate),
+        image_count=count,
+        false_alarm_interval=_false_alarm_interval(count, rank),
+    )
+
+
+def _exact(false_alarm_rate: float) -> Fraction:
+    if not 0 < false_alarm_rate < 1:
+        raise DataError(
+            f"the false-alarm rate is {false_alarm_rate}, expected a number above 0 and below 1."
+        )
+    exact = Fraction(float(false_alarm_rate))
+    # 0.01 as a float lies above 1/100, and products with it land on the wrong side of an integer.
+    meant = exact.limit_denominator(10**9)
+    return meant if 0 < meant < 1 else exact
+
+
+def _check(scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32]) -> None:
+    fits = scores.ndim == 1 and anomaly_maps.ndim == 3 and len(scores) == len(anomaly_maps)
+    if not fits or anomaly_maps.size == 0:
+        raise DataError(
+            f"calibration has scores of shape {scores.shape} and maps of shape "
+            f"{anomaly_maps.shape}, expected (N,) and (N, H, W) of one or more good images."
+        )
+    if not (np.isfinite(scores).all() and np.isfinite(anomaly_maps).all()):
+        raise DataError(
+            "calibration has scores or maps that are not finite; check the images and the training."
+        )
+
+
+def _check_count(count: int, false_alarm_rate: float) -> None:
+    needed = images_needed(false_alarm_rate)
+    if count < needed:
+        # Rounded up, so that the printed rate works when it is asked for.
+        supported = math.ceil(Fraction(10**6, count + 1)) / 10**6
+        raise DataError(
+            f"calibration has {count} good images, but a false-alarm rate of {false_alarm_rate:g} "
+            f"needs {needed} or more; add images or ask for a rate of {supported:g} or more."
+        )
+
+
+def _false_alarm_interval(count: int, rank: int) -> tuple[float, float]:
+    """Return the equal-tailed interval of Beta(n + 1 - rank, rank), the law of the true rate.
+
+    It is exact for scores without ties; ties only make the true rate lower.
+
+    Source: Vovk 2012, and Angelopoulos & Bates, arXiv 2107.07511, section 3.2.
+    """
+    tail = (1 - INTERVAL_COVERAGE) / 2
+    alarms = np.arange(count + 1 - rank)
+    log_choose = np.array(
+        [math.lgamma(count + 1) - math.lgamma(j + 1) - math.lgamma(count - j + 1) for j in alarms]
+    )
+
+    def beta_cdf(rate: float) -> float:
+        # P(Beta(a, b) <= x) = P(Binomial(a + b - 1, x) >= a) for integers a and b.
+        logs = log_choose + alarms * math.log(rate) + (count - alarms) * math.log1p(-rate)
+        return 1 - float(np.exp(logs).sum())
+
+    return _bisect(beta_cdf, tail), _bisect(beta_cdf, 1 - tail)
+
+
+def _bisect(rising: Callable[[float], float], level: float) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < level else (low, middle)
+    return (low + high) / 2
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _bad_value(name, "a number", value)
+    # math.isfinite raises for an integer too large for a float; a comparison does not.
+    if not abs(value) <= sys.float_info.max:
+        raise _bad_value(name, "a finite number", value)
+    return float(value)
+
+
+def _bad_value(name: str, expected: str, got: object) -> BundleError:
+    return BundleError(
+        f"calibration: {name} is {got!r}, expected {expected}; export the model again."
+    )

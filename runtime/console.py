@@ -1,0 +1,50 @@
+"""What the commands share: logs on stderr, errors as one sentence, sizes as flags."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import typer
+
+from stpm.runtime.errors import StpmError
+
+
+def note(message: str) -> None:
+    """Write a line of log to stderr."""
+    typer.echo(message, err=True)
+
+
+def known_errors(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn a `StpmError` into its sentence on stderr and exit code 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        try:
+            function(*args, **kwargs)
+        except StpmError as error:
+            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+def command(function: Callable[..., None]) -> typer.Typer:
+    """Make a program of one command."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(known_errors(function))
+    return app
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "HxW" or "N" as (height, width).
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise typer.BadParameter(
+            f"got size {text!r}, expected HxW such as 1024x768, or one number."
+        )
+    return int(parts[0]), int(parts[-1])

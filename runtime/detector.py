@@ -1,0 +1,157 @@
+"""`Detector`: a bundle, an engine, and the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.runtime.backends import ENGINES, Engine, Outputs, installed_engines, open_engine
+from stpm.runtime.bundle import MODEL, Bundle, InputContract
+from stpm.runtime.calibration import Calibration
+from stpm.runtime.errors import BackendError, DataError, ParityError
+from stpm.runtime.parity import compare
+from stpm.runtime.preprocess import ImageSource, load_image, resize
+from stpm.runtime.result import Result
+
+
+class Detector:
+    """Scores images with a verified bundle. Threads may share one.
+
+    Attributes:
+        bundle: the opened bundle.
+        engine_name: the engine in use.
+        calibration: that engine's thresholds and how they were found.
+    """
+
+    def __init__(
+        self, bundle: str | Path | Bundle, engine: str | None = None, *, threads: int = 0
+    ) -> None:
+        """Open a bundle, check its hashes, and replay its golden images.
+
+        Args:
+            bundle: the folder NAME.stpm, or one opened before.
+            engine: a key of `stpm.runtime.backends.ENGINES`; None takes the fastest one that is
+                installed and was verified at export.
+            threads: processor threads of one run; 0 leaves the choice to the engine.
+
+        Raises:
+            BundleError: the bundle is malformed or altered.
+            BackendError: no engine that the bundle was verified with is installed, or it cannot
+                run here.
+            ParityError: on this machine the engine does not reproduce the golden images.
+        """
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self.engine_name = engine or self._fastest_engine()
+        self.calibration = self._calibration(self.engine_name)
+        self._engine = open_engine(self.engine_name, self.bundle.read(MODEL), threads=threads)
+        self._replay_golden()
+
+    def __call__(self, image: ImageSource) -> Result:
+        """Score one image; see `batch`."""
+        return self.batch([image])[0]
+
+    def batch(self, images: Iterable[ImageSource]) -> list[Result]:
+        """Score images.
+
+        Args:
+            images: paths, binary file objects, or arrays uint8 or uint16 (H,W), (H,W,1), (H,W,3)
+                or (H,W,4) in RGB(A) order; sizes may differ unless the graph resizes.
+
+        Returns:
+            A result an image, in order.
+
+        Raises:
+            DataError: an image cannot be decoded or does not fit.
+        """
+        loaded = [load_image(image) for image in images]
+        return list(self._results(loaded)) if loaded else []
+
+    def _results(self, images: list[NDArray[np.uint8]]) -> Iterator[Result]:
+        contract = self.bundle.manifest.input
+        inputs = np.stack([fit_input(image, contract) for image in images])
+        maps, scores = run_in_batches(self._engine, inputs, contract)
+        for image, anomaly_map, score in zip(images, maps, scores, strict=True):
+            yield Result(
+                score=float(score),
+                anomaly_map=anomaly_map,
+                threshold=self.calibration.image_threshold,
+                pixel_threshold=self.calibration.pixel_threshold,
+                image_size=(image.shape[0], image.shape[1]),
+            )
+
+    def _fastest_engine(self) -> str:
+        verified = self.bundle.manifest.engines
+        for name in installed_engines():
+            if name in verified:
+                return name
+        wanted = " or ".join(ENGINES[name].install for name in verified if name in ENGINES)
+        raise BackendError(
+            f"{self.bundle.path}: verified with {', '.join(verified) or 'no engine'}, of which "
+            f"none is installed; run {wanted or 'stpm-export again'}."
+        )
+
+    def _calibration(self, engine: str) -> Calibration:
+        record = self.bundle.manifest.engines.get(engine)
+        if record is None:
+            raise BackendError(
+                f"{self.bundle.path}: has no threshold for the engine {engine}, only for "
+                f"{', '.join(self.bundle.manifest.engines)}; export again with {engine} installed."
+            )
+        return record.calibration
+
+    def _replay_golden(self) -> None:
+        golden = self.bundle.golden()
+        outputs = run_in_batches(self._engine, golden.images, self.bundle.manifest.input)
+        parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
+        tolerance = self.bundle.manifest.tolerance
+        if not parity.holds(tolerance):
+            raise ParityError(
+                f"{self.bundle.path}: {self.engine_name} differs from the golden maps by "
+                f"{parity.map_difference:.2g} of their maximum and from the scores by "
+                f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
+                "on this machine or choose another engine."
+            )
+
+
+def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
+    """Bring an image (H,W,3) to the graph's input size.
+
+    Raises:
+        DataError: the graph resizes by itself and the image is not of the camera's size.
+    """
+    if contract.resize == "graph" and image.shape[:2] != contract.size:
+        raise DataError(
+            f"got an image of {image.shape[0]}x{image.shape[1]} pixels, expected the "
+            f"{contract.size[0]}x{contract.size[1]} that the bundle was exported for; export "
+            "again with that --camera-size, or without it."
+        )
+    return resize(image, contract.size)
+
+
+def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputContract) -> Outputs:
+    """Score any number of inputs (N,H,W,3) with a graph of limited batch.
+
+    A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
+
+    Raises:
+        BackendError: an output is not finite.
+    """
+    smallest, largest = contract.batch
+    outputs = []
+    for start in range(0, len(images), largest):
+        batch = images[start : start + largest]
+        count = len(batch)
+        if count < smallest:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], smallest - count, axis=0)])
+        maps, scores = engine.run(np.ascontiguousarray(batch))
+        outputs.append((maps[:count], scores[:count]))
+    anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
+    if not (np.isfinite(anomaly_maps).all() and np.isfinite(pred_scores).all()):
+        raise BackendError(
+            "the engine returned a score or map that is not finite, expected finite numbers; "
+            "export again in FP32."
+        )
+    return anomaly_maps, pred_scores

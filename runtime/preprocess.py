@@ -1,0 +1,96 @@
+"""From an image in any common form to the uint8 RGB array that the deployment graph takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stpm.runtime.errors import DataError
+
+ImageSource = str | Path | IO[bytes] | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, a binary file object, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+UINT16_PER_UINT8 = 257
+"""65535 / 255: full scale of 16 bits maps to full scale of 8."""
+
+
+def load_image(source: ImageSource) -> NDArray[np.uint8]:
+    """Read one image as 8-bit RGB, upright.
+
+    Grey becomes three equal channels, a palette its colours, transparency is dropped, 16 bits are
+    scaled by 1/257 and rounded, and an EXIF orientation is applied.
+
+    Args:
+        source: see `ImageSource`. Array channels are RGB or RGBA; uint8 or uint16.
+
+    Returns:
+        uint8 (H,W,3), RGB.
+
+    Raises:
+        DataError: the file cannot be read as an image, or the array has another shape or dtype.
+    """
+    if isinstance(source, np.ndarray):
+        return _rgb_from_array(source)
+    name = (
+        str(source) if isinstance(source, str | Path) else getattr(source, "name", "image stream")
+    )
+    try:
+        with Image.open(source) as image:
+            return _rgb_from_pillow(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file; check the path.") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name}: not an image that can be decoded; expected PNG, JPEG, BMP or TIFF."
+        ) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name}: the image cannot be decoded ({error}); replace it.") from error
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize with Pillow's antialiased bilinear filter, the one that training uses.
+
+    Args:
+        image: uint8 (H,W,3).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (height,width,3); the image itself when it has that size already.
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def _rgb_from_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _rgb_from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    if image.mode == "F":
+        raise ValueError("got floating-point pixels, expected 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
+
+
+def _rgb_from_array(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    colour = array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype not in (np.uint8, np.uint16) or not (grey or colour) or 0 in array.shape:
+        raise DataError(
+            f"got an array of dtype {array.dtype} and shape {array.shape}, expected uint8 or "
+            "uint16 of shape (H,W), (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; convert it."
+        )
+    if array.dtype == np.uint16:
+        half = UINT16_PER_UINT8 // 2
+        array = ((array.astype(np.uint32) + half) // UINT16_PER_UINT8).astype(np.uint8)
+    rgb = (
+        np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
+        if grey
+        else (array[..., :3])
+    )
+    return np.ascontiguousarray(rgb, dtype=np.uint8)

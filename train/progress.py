@@ -1,0 +1,81 @@
+"""Show a training run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from stpm.train.fit import EpochRecord, Fit
+
+
+class TrainingProgress:
+    """Context manager that shows the teacher's pass and the epochs of one run."""
+
+    def __init__(self, fit: Fit) -> None:
+        self._fit = fit
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        steps = -(-len(fit.train) // fit.options.batch_size)
+        self._epochs = self._bar.add_task(
+            "epochs",
+            total=fit.options.epochs * steps,
+            completed=fit.epoch * steps,
+            text="",
+            start=False,
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def cache_teacher(self) -> None:
+        """Compute the teacher's features under a bar of its own."""
+        fit = self._fit
+        total = len(fit.train) + len(fit.held_out)
+        task = self._bar.add_task("teacher", total=total, text="")
+        used = fit.cache_teacher(lambda count: self._bar.advance(task, count))
+        self._bar.remove_task(task)
+        cached = fit.train.cached_count + fit.held_out.cached_count
+        self._console.print(
+            f"teacher features of {cached} of {total} images kept, {used / 1e6:.0f} MB"
+        )
+        self._bar.start_task(self._epochs)
+
+    def on_step(self, loss: float) -> None:
+        """Advance by one step."""
+        self._bar.update(self._epochs, advance=1, text=f"loss {loss:.4f}")
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Write the epoch's line."""
+        stages = " ".join(f"{name} {s:.1f}" for name, s in record.seconds_by_stage.items())
+        self._console.print(
+            f"epoch {record.epoch}/{self._fit.options.epochs}: loss {record.loss:.5f}, "
+            f"held-out map {record.held_out:.3e}{' (best)' if record.is_best else ''}, "
+            f"{record.seconds:.1f} s ({stages})"
+        )
