@@ -100,7 +100,7 @@ def unit_features(features: Tensor) -> Tensor:
     """
     features = features.float()
     # F.normalize does the same, and exports an Expand beside each division.
-    length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     return features / length.clamp_min(NORM_EPSILON)
 
 

@@ -1,0 +1,95 @@
+"""A tiny real run that the tests share: textured images, a random teacher, a student, a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.train.backbones import pyramid
+from stpm.train.checkpoint import load_checkpoint
+from stpm.train.datasets import list_images
+from stpm.train.fit import FitOptions
+from stpm.train.pipeline import prepare, read_source, train
+from stpm.train.stpm import ModelConfig
+
+SIZE = (64, 64)
+"""(height, width) of the network's input in the tests."""
+CONFIG = ModelConfig(input_size=SIZE)
+OPTIONS = FitOptions(epochs=2, batch_size=4, learning_rate=0.1, device="cpu", precision="fp32")
+
+
+def texture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A grey texture with noise, uint8 (H,W)."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    wave = 110 + 40 * np.sin(rows / 3.0) + 30 * np.cos(columns / 5.0)
+    noise = np.random.default_rng(seed).normal(0, 8, size)
+    return (wave + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in the layout of MVTec AD with the category `weave`."""
+    root = tmp_path_factory.mktemp("data")
+    category = root / "weave"
+    folders = ("train/good", "test/good", "test/hole", "ground_truth/hole")
+    train_good, test_good, hole, truth = (category / name for name in folders)
+    for folder in (train_good, test_good, hole, truth):
+        folder.mkdir(parents=True)
+    for i in range(15):
+        Image.fromarray(texture(i)).save(train_good / f"{i:03}.png")
+    for i in range(4):
+        Image.fromarray(texture(100 + i)).save(test_good / f"{i:03}.png")
+        image, mask = texture(200 + i), np.zeros(SIZE, np.uint8)
+        image[20:36, 10 + 8 * i : 26 + 8 * i] = 250
+        mask[20:36, 10 + 8 * i : 26 + 8 * i] = 255
+        Image.fromarray(image).save(hole / f"{i:03}.png")
+        Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random ResNet-18 weights up to layer3 in torchvision's key names."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        save_file(pyramid("resnet18", CONFIG.levels).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    """A student of two epochs."""
+    out = tmp_path_factory.mktemp("checkpoint") / "weave.pt"
+    source = read_source(data_root / "weave/train/good", CONFIG, OPTIONS)
+    fit, blank = prepare(source, CONFIG, OPTIONS, teacher_weights=teacher_file)
+    fit.cache_teacher(lambda _: None)
+    for _ in train(fit, blank, out, lambda _: None):
+        pass
+    return out
+
+
+@pytest.fixture(scope="session")
+def bundle_path(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint_path: Path, data_root: Path
+) -> Path:
+    """That student exported in FP32 for batches of 1 to 4. Copy it before changing it."""
+    out = tmp_path_factory.mktemp("bundle") / "weave.stpm"
+    checkpoint = load_checkpoint(checkpoint_path)
+    export_bundle(
+        checkpoint,
+        out,
+        ExportOptions(batch=(1, 4)),
+        verify=list_images(data_root / "weave/test/good"),
+        calibration=checkpoint.held_out_images(),
+        report=lambda _: None,
+    )
+    return out
