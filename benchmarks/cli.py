@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpm.runtime.console import known_errors, note
+from stpm.runtime.console import known_errors, note, progress
 from stpm.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from stpm.benchmarks.accuracy import Accuracy
-    from stpm.train.metrics import Metrics
 
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
+METRICS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "pro_rescaled": "rescaled PRO",
+}
+"""Titles by the names in `stpm.train.metrics.Metrics`."""
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -56,8 +63,9 @@ def accuracy(
         name = category or model.name.split(".")[0]
         samples = test_samples(_category_folder(data, name))
         for candidate in candidates(model, engine, teacher_weights):
-            note(f"{candidate.name} on {candidate.engine}: {len(samples)} images of {name}")
-            outcomes.setdefault(name, []).append(measure(candidate, samples))
+            label = f"{candidate.name} on {candidate.engine}"
+            with progress(label, len(samples)) as on_images:
+                outcomes.setdefault(name, []).append(measure(candidate, samples, on_images))
         if gallery is not None and model.is_dir():
             paths = save_gallery(Detector(model, engine), samples, gallery / name)
             note(f"{gallery / name}: {len(paths)} pictures")
@@ -80,28 +88,27 @@ def _print(category: str, accuracies: list[Accuracy]) -> None:
 
     from stpm.benchmarks.paper import reference_figures
 
-    table = _table(category, "model", "engine", "precision", *METRICS, "false alarms", "detected")
+    table = _table(category, "", *METRICS.values(), "false alarms", "detected")
     for outcome in accuracies:
         rates = outcome.decisions
-        table.add_row(
-            outcome.candidate.name,
-            outcome.candidate.engine,
-            outcome.candidate.precision,
-            *_cells(outcome.evaluation.overall),
-            f"{rates.false_alarm_rate:.1%}" if rates else "",
-            f"{rates.detection_rate:.1%}" if rates else "",
-        )
+        shares = (rates.false_alarm_rate, rates.detection_rate) if rates else ()
+        cells = _cells(asdict(outcome.evaluation.overall))
+        table.add_row(_label(outcome), *cells, *(f"{share:.1%}" for share in shares))
     for source, figures in reference_figures(category).items():
-        cells = [f"{figures[m]:.4f}" if m in figures else "" for m in METRICS]
-        table.add_row(source, "", "", *cells, "", "", style="dim")
-    kinds = _table(f"{category} by kind", "kind", "model", "engine", *METRICS)
-    for kind in accuracies[0].evaluation.by_kind:
-        for outcome in accuracies:
-            cells = _cells(outcome.evaluation.by_kind[kind])
-            kinds.add_row(kind, outcome.candidate.name, outcome.candidate.engine, *cells)
+        table.add_row(source, *_cells(figures), style="dim")
+    kinds = _table(f"{category} by kind of defect", "", "kind", *METRICS.values())
+    for outcome in accuracies:
+        for kind, metrics in outcome.evaluation.by_kind.items():
+            kinds.add_row(_label(outcome), kind, *_cells(asdict(metrics)))
+        kinds.add_section()
     console = Console()
     console.print(table)
     console.print(kinds)
+
+
+def _label(outcome: Accuracy) -> str:
+    candidate = outcome.candidate
+    return f"{candidate.name} {candidate.engine} {candidate.precision}"
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -109,10 +116,10 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title)
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
     return table
 
 
-def _cells(metrics: Metrics) -> list[str]:
-    values = [getattr(metrics, name) for name in METRICS]
+def _cells(figures: Mapping[str, float | None]) -> list[str]:
+    values = [figures.get(name) for name in METRICS]
     return ["" if value is None else f"{value:.4f}" for value in values]

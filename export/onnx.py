@@ -69,10 +69,14 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def _name_by_scope(model: onnx.ModelProto) -> None:
-    """Begin each node's name with where it stands, so that engines report precisions by place."""
+    """Begin each node's name with where it stands, so that engines report precisions by place.
+
+    The exporter's own record of places is dropped, as it quotes the paths of this machine.
+    """
     for node in model.graph.node:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get(
             "pkg.torch.onnx.name_scopes", ""
         )
         inside = [name for name in ("teacher", "student") if f"'model.{name}" in scopes]
         node.name = f"{inside[0]}/{node.name}" if inside else f"{FP32_PREFIX}{node.name}"
+        del node.metadata_props[:]

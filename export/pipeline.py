@@ -26,6 +26,7 @@ from stpm.runtime.bundle import (
     write_bundle,
 )
 from stpm.runtime.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.console import progress
 from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.runtime.parity import TOLERANCES, compare
@@ -102,13 +103,19 @@ def export_bundle(
     size_mb = len(onnx_bytes) / 1e6
     report(f"exported {options.precision} ONNX, opset {opset(onnx_model)}, {size_mb:.1f} MB")
 
-    reference = score_files(torch_scorer(model), verify)
-    report(f"reference: FP32 torch on {len(verify)} images")
+    with progress("reference, FP32 torch", len(verify)) as on_images:
+        reference = score_files(torch_scorer(model), verify, on_images)
     engines = {}
     for name, engine in _open_engines(onnx_bytes, options, report).items():
         scorer = _engine_scorer(engine, contract)
-        parity = _verify(name, engine, scorer, verify, reference, options.precision)
-        thresholds = _calibrate(scorer, calibration, options.false_alarm_rate)
+        _refuse_reduced_scoring(name, engine)
+        with progress(name, len(verify)) as on_images:
+            outputs = score_files(scorer, verify, on_images)
+        parity = _verify(name, reference, outputs, options.precision)
+        if calibration != verify:
+            with progress(f"{name}, thresholds", len(calibration)) as on_images:
+                outputs = score_files(scorer, calibration, on_images)
+        thresholds = _calibrate(outputs, options.false_alarm_rate)
         engines[name] = EngineRecord(thresholds, parity, engine.built_with())
         report(_engine_line(name, engines[name]))
 
@@ -158,21 +165,17 @@ def _engine_scorer(engine: Engine, contract: InputContract) -> Scorer:
     return score
 
 
-def _verify(
-    name: str,
-    engine: Engine,
-    scorer: Scorer,
-    paths: Sequence[Path],
-    reference: Outputs,
-    precision: str,
-) -> dict[str, float]:
+def _refuse_reduced_scoring(name: str, engine: Engine) -> None:
     reduced = reduced_scoring_layers(engine.layer_precisions())
     if reduced:
         raise ParityError(
             f"{name} computes {len(reduced)} layers of the scoring part in reduced precision "
             f"(first: {reduced[0]}), expected FP32; export in FP32 or choose another engine."
         )
-    parity = compare(*reference, *score_files(scorer, paths))
+
+
+def _verify(name: str, reference: Outputs, outputs: Outputs, precision: str) -> dict[str, float]:
+    parity = compare(*reference, *outputs)
     tolerance = TOLERANCES[precision]
     if not parity.holds(tolerance):
         raise ParityError(
@@ -197,10 +200,11 @@ def reduced_scoring_layers(precisions: dict[str, str]) -> list[str]:
     ]
 
 
-def _calibrate(scorer: Scorer, paths: Sequence[Path], rate: float | None) -> Calibration:
-    anomaly_maps, pred_scores = score_files(scorer, paths)
-    supported = smallest_false_alarm_rate(len(paths))
-    return calibrate(pred_scores, anomaly_maps, rate or max(DEFAULT_FALSE_ALARM_RATE, supported))
+def _calibrate(outputs: Outputs, rate: float | None) -> Calibration:
+    anomaly_maps, pred_scores = outputs
+    supported = smallest_false_alarm_rate(len(pred_scores))
+    wished = max(DEFAULT_FALSE_ALARM_RATE, supported) if rate is None else rate
+    return calibrate(pred_scores, anomaly_maps, wished)
 
 
 def _engine_line(name: str, record: EngineRecord) -> str:

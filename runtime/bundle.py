@@ -12,10 +12,12 @@ import json
 import os
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,11 @@ MAX_GOLDEN_BYTES = 1 << 30
 """Of the golden arrays, decompressed."""
 MAX_SIDE = 16384
 """Pixels."""
+MAX_BATCH = 4096
+MAX_TEXT = 1000
+"""Characters."""
 PRECISIONS = ("fp32", "fp16", "bf16")
+RESIZES = ("host", "graph")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -177,8 +183,15 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
 
     Returns:
         The manifest as written.
+
+    Raises:
+        BundleError: the path is a folder of something else.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: is a folder but no bundle; choose another name.")
+    partial, old = (
+        path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old")
+    )
     entries = {
         name: FileEntry(hashlib.sha256(content).hexdigest(), len(content))
         for name, content in files.items()
@@ -189,11 +202,14 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         for name, content in files.items():
             (partial / name).write_bytes(content)
         (partial / MANIFEST).write_text(complete.to_json())
-        if path.exists():
-            shutil.rmtree(path)
+        if path.is_dir():
+            path.rename(old)
         partial.rename(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
     return complete
 
 
@@ -218,11 +234,11 @@ def _npz(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(member.file_size for member in archive.infolist())
-        if size > MAX_GOLDEN_BYTES:
-            raise BundleError(f"{path}: holds {size} bytes, expected at most {MAX_GOLDEN_BYTES}.")
+        _require(size <= MAX_GOLDEN_BYTES, f"{size} bytes, expected at most {MAX_GOLDEN_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            return {name: np.asarray(arrays[name]) for name in names}
+    except Exception as error:
+        # zipfile, zlib and numpy raise many kinds of error for damaged content.
         raise BundleError(f"{path}: malformed ({error}); export the bundle again.") from error
 
 
@@ -235,14 +251,16 @@ def _manifest(path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: is not JSON ({error}); export the bundle again.") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path}: got schema version {version!r}, expected {SCHEMA_VERSION}; use the stpm "
+            f"{path}: got schema version {brief(version)}, expected {SCHEMA_VERSION}; use the stpm "
             "version that wrote it, or export again."
         )
     try:
         return _parse(values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    except (KeyError, ValueError, RecursionError) as error:
         raise BundleError(
             f"{path}: malformed ({_reason(error)}); export the bundle again."
         ) from error
@@ -253,69 +271,94 @@ def _reason(error: Exception) -> str:
 
 
 def _parse(values: dict[str, Any]) -> Manifest:
-    contract = values["input"]
-    batch = (_int(contract["batch"][0], 1, 4096), _int(contract["batch"][1], 1, 4096))
-    _require(len(contract["batch"]) == 2 and batch[0] <= batch[1], "batch is not [min, max]")
-    _require(contract["resize"] in ("host", "graph"), f"unknown resize {contract['resize']!r}")
-    _require(values["precision"] in PRECISIONS, f"unknown precision {values['precision']!r}")
+    contract, files, engines = (_object(values, key) for key in ("input", "files", "engines"))
+    batch = _pair(contract, "batch", MAX_BATCH)
+    _require(batch[0] <= batch[1], f"batch is {batch}, expected the smallest first")
     return Manifest(
-        name=_text(values["name"]),
-        method=_text(values["method"]),
-        precision=values["precision"],
-        opset=_int(values["opset"], 1, 1000),
-        input=InputContract(_size(contract["size"]), batch, contract["resize"]),
-        map_size=_size(values["map_size"]),
-        tolerance=_fraction(values["tolerance"]),
-        files={_file_name(name): _file(entry) for name, entry in values["files"].items()},
-        engines={_text(name): _engine(entry) for name, entry in values["engines"].items()},
-        versions=_texts(values["versions"]),
-        provenance=dict(values["provenance"]),
+        name=_text(values, "name"),
+        method=_text(values, "method"),
+        precision=_choice(values, "precision", PRECISIONS),
+        opset=_int("opset", values["opset"], 1, 1000),
+        input=InputContract(
+            _pair(contract, "size", MAX_SIDE), batch, _choice(contract, "resize", RESIZES)
+        ),
+        map_size=_pair(values, "map_size", MAX_SIDE),
+        tolerance=_fraction(values, "tolerance"),
+        files={_file_name(name): _file(_object(files, name)) for name in files},
+        engines={name: _engine(_object(engines, name)) for name in engines},
+        versions=_texts(values, "versions"),
+        provenance=_object(values, "provenance"),
     )
 
 
 def _file_name(name: str) -> str:
     """Accept plain names only, so that nothing outside the folder can be named."""
-    _require(_FILE_NAME.fullmatch(name) is not None, f"{name!r} is not a plain file name")
+    _require(_FILE_NAME.fullmatch(name) is not None, f"{brief(name)} is not a plain file name")
     return name
 
 
 def _file(entry: dict[str, Any]) -> FileEntry:
-    _require(_SHA256.fullmatch(entry["sha256"]) is not None, "a sha256 is not 64 hex digits")
-    return FileEntry(entry["sha256"], _int(entry["size_bytes"], 0, MAX_FILE_BYTES))
+    sha256 = _text(entry, "sha256")
+    is_hash = _SHA256.fullmatch(sha256) is not None
+    _require(is_hash, f"sha256 is {brief(sha256)}, expected 64 lower-case hex digits")
+    return FileEntry(sha256, _int("size_bytes", entry["size_bytes"], 0, MAX_FILE_BYTES))
 
 
 def _engine(entry: dict[str, Any]) -> EngineRecord:
-    parity = {_text(name): _number(value) for name, value in entry["parity"].items()}
+    parity = _object(entry, "parity")
     calibration = Calibration.from_dict(entry["calibration"])
-    return EngineRecord(calibration, parity, _texts(entry["built_with"]))
+    numbers = {name: _number(parity, name) for name in parity}
+    return EngineRecord(calibration, numbers, _texts(entry, "built_with"))
 
 
-def _texts(values: dict[str, str]) -> dict[str, str]:
-    return {_text(key): _text(value) for key, value in values.items()}
+def _object(values: dict[str, Any], key: str) -> dict[str, Any]:
+    value = values[key]
+    _require(isinstance(value, dict), f"{key} is {brief(value)}, expected an object")
+    return dict(value)
 
 
-def _size(value: list[int]) -> tuple[int, int]:
-    _require(len(value) == 2, f"a size is (height, width), got {value!r}")
-    return _int(value[0], 1, MAX_SIDE), _int(value[1], 1, MAX_SIDE)
+def _texts(values: dict[str, Any], key: str) -> dict[str, str]:
+    texts = _object(values, key)
+    return {name: _text(texts, name) for name in texts}
 
 
-def _int(value: Any, low: int, high: int) -> int:
-    _require(type(value) is int and low <= value <= high, f"got {value!r}, expected {low}..{high}")
+def _pair(values: dict[str, Any], key: str, high: int) -> tuple[int, int]:
+    value = values[key]
+    two = isinstance(value, list) and len(value) == 2
+    _require(two, f"{key} is {brief(value)}, expected two integers")
+    return _int(key, value[0], 1, high), _int(key, value[1], 1, high)
+
+
+def _int(name: str, value: Any, low: int, high: int) -> int:
+    fits = type(value) is int and low <= value <= high
+    _require(fits, f"{name} is {brief(value)}, expected an integer in {low}..{high}")
     return int(value)
 
 
-def _number(value: Any) -> float:
-    _require(type(value) in (int, float) and bool(np.isfinite(value)), f"{value!r} is no number")
+def _number(values: dict[str, Any], key: str) -> float:
+    value = values[key]
+    # Comparing also refuses NaN, and integers too large for a float.
+    fits = type(value) in (int, float) and abs(value) <= sys.float_info.max
+    _require(fits, f"{key} is {brief(value)}, expected a finite number")
     return float(value)
 
 
-def _fraction(value: Any) -> float:
-    _require(0 < _number(value) <= 1, f"got tolerance {value!r}, expected a number in (0, 1]")
-    return float(value)
+def _fraction(values: dict[str, Any], key: str) -> float:
+    value = _number(values, key)
+    _require(0 < value <= 1, f"{key} is {value!r}, expected a number above 0 and at most 1")
+    return value
 
 
-def _text(value: Any) -> str:
-    _require(isinstance(value, str) and len(value) <= 1000, f"got {value!r}, expected a text")
+def _text(values: dict[str, Any], key: str) -> str:
+    value = values[key]
+    fits = isinstance(value, str) and len(value) <= MAX_TEXT
+    _require(fits, f"{key} is {brief(value)}, expected a text of at most {MAX_TEXT} characters")
+    return str(value)
+
+
+def _choice(values: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
+    value = values[key]
+    _require(value in known, f"{key} is {brief(value)}, expected one of {', '.join(known)}")
     return str(value)
 
 

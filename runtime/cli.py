@@ -38,7 +38,8 @@ def run(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object an image.")] = False,
     save: Annotated[
-        Path | None, typer.Option(help="Folder for heat maps, masks and overlays.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder for heat maps, masks and overlays."),
     ] = None,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
@@ -79,17 +80,17 @@ def find_images(arguments: list[str]) -> Iterator[Path]:
     """Expand files, folders (recursively), globs and - (paths on standard input), in order.
 
     Raises:
-        DataError: a folder or a pattern holds no image.
+        DataError: a folder, a pattern or standard input names no image.
     """
     for argument in arguments:
         if argument == "-":
-            yield from (Path(line) for line in map(str.strip, sys.stdin) if line)
+            yield from _some("-", [Path(line) for line in map(str.strip, sys.stdin) if line])
         elif Path(argument).is_dir():
-            yield from _some(argument, [p for p in Path(argument).rglob("*") if _is_image(p)])
+            yield from _some(argument, sorted(filter(_is_image, Path(argument).rglob("*"))))
         elif glob.has_magic(argument) and not Path(argument).exists():
             # Path.glob takes no absolute pattern.
             found = glob.glob(argument, recursive=True)  # noqa: PTH207
-            yield from _some(argument, [path for path in map(Path, found) if path.is_file()])
+            yield from _some(argument, sorted(filter(Path.is_file, map(Path, found))))
         else:
             yield Path(argument)
 
@@ -97,17 +98,18 @@ def find_images(arguments: list[str]) -> Iterator[Path]:
 def picture_stems(paths: Sequence[Path]) -> dict[Path, Path]:
     """Name each image's pictures: its path below the images' common folder, without suffix.
 
-    Where two files differ in the suffix alone, it stays in the name.
+    Where two files differ in the suffix alone, it stays in the name; no two names are equal.
     """
     if not paths:
         return {}
-    whole = [path.absolute() for path in paths]
+    # With "..", a name would lead out of the folder for the pictures.
+    whole = [Path(os.path.normpath(path.absolute())) for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole]))
     names = [path.relative_to(root) for path in whole]
-    count = Counter(name.with_suffix("") for name in set(names))
     bare = {name: name.with_suffix("") for name in names}
+    count = Counter([*bare.values(), *bare])
     return {
-        path: bare[name] if count[bare[name]] == 1 else name.with_name(name.name.replace(".", "_"))
+        path: bare[name] if count[bare[name]] == 1 else name
         for path, name in zip(paths, names, strict=True)
     }
 
@@ -115,7 +117,7 @@ def picture_stems(paths: Sequence[Path]) -> dict[Path, Path]:
 def _some(argument: str, paths: list[Path]) -> list[Path]:
     if not paths:
         raise DataError(f"{argument}: matches no image; check the path.")
-    return sorted(paths)
+    return paths
 
 
 def _is_image(path: Path) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -13,6 +14,20 @@ from stpm.runtime.errors import StpmError
 def note(message: str) -> None:
     """Write a line of log to stderr."""
     typer.echo(message, err=True)
+
+
+@contextmanager
+def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, a plain line elsewhere; yields what advances it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        note(f"{label}: {total} images")
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda count: bar.advance(task, count)
 
 
 def known_errors(function: Callable[..., None]) -> Callable[..., None]:

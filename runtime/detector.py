@@ -137,7 +137,7 @@ def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputCon
     A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
 
     Raises:
-        BackendError: an output is not finite.
+        BackendError: the engine fails, or an output is not finite.
     """
     smallest, largest = contract.batch
     outputs = []
@@ -146,7 +146,14 @@ def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputCon
         count = len(batch)
         if count < smallest:
             batch = np.concatenate([batch, np.repeat(batch[-1:], smallest - count, axis=0)])
-        maps, scores = engine.run(np.ascontiguousarray(batch))
+        try:
+            maps, scores = engine.run(np.ascontiguousarray(batch))
+        except Exception as error:
+            # The engines' exceptions share no base class but Exception.
+            raise BackendError(
+                f"the engine cannot score a batch of shape {batch.shape} "
+                f"({' '.join(str(error).split())}); export again."
+            ) from error
         outputs.append((maps[:count], scores[:count]))
     anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
     if not (np.isfinite(anomaly_maps).all() and np.isfinite(pred_scores).all()):

@@ -34,7 +34,12 @@ def compare(
     anomaly_maps: NDArray[np.float32],
     pred_scores: NDArray[np.float32],
 ) -> Parity:
-    """Measure the differences between two sets of maps (N,h,w) and scores (N,)."""
+    """Measure the differences between two sets of maps (N,h,w) and scores (N,).
+
+    They are infinite between arrays of different shapes.
+    """
+    if anomaly_maps.shape != reference_maps.shape or pred_scores.shape != reference_scores.shape:
+        return Parity(float("inf"), float("inf"))
     # A map of zeros (a blank frame) is compared absolutely.
     floor = np.finfo(np.float32).tiny
     peaks = np.maximum(np.abs(reference_maps).max(axis=(1, 2)), floor)

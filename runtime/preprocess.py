@@ -48,7 +48,8 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
         raise DataError(
             f"{name}: not an image that can be decoded; expected PNG, JPEG, BMP or TIFF."
         ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # Pillow's decoders let many kinds of error through when a file is damaged.
         raise DataError(f"{name}: the image cannot be decoded ({error}); replace it.") from error
 
 
@@ -74,6 +75,8 @@ def _rgb_from_pillow(image: Image.Image) -> NDArray[np.uint8]:
         return _rgb_from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.mode == "F":
         raise ValueError("got floating-point pixels, expected 8 or 16 bits")
+    # Pillow warns about a palette's transparency that a conversion loses.
+    image.info.pop("transparency", None)
     return np.asarray(image.convert("RGB"))
 
 

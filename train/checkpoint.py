@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
-from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid, state_hash
+from stpm.train.backbones import (
+    StateDict,
+    first_line,
+    load_state,
+    load_teacher,
+    pyramid,
+    state_hash,
+)
 from stpm.train.stpm import ModelConfig, Stpm
 
 FORMAT_VERSION = 1
@@ -85,8 +94,11 @@ def load_checkpoint(path: Path, teacher_weights: Path | None = None) -> Checkpoi
         raise CheckpointError(f"{path}: there is no such checkpoint; check the path.") from None
     except Exception as error:
         # Truncated files, foreign pickles and non-archives each raise something else in torch.
+        # An UnpicklingError's message asks to disable the protection.
+        unsafe = isinstance(error, UnpicklingError)
+        reason = "it is not made of tensors and plain values" if unsafe else first_line(error)
         raise CheckpointError(
-            f"{path}: not a readable checkpoint ({_first_line(error)}); expected one of "
+            f"{path}: not a readable checkpoint ({reason}); expected one of "
             "stpm-train, of the authors' code or of anomalib's Stfpm."
         ) from error
     if isinstance(content, dict) and "format_version" in content:
@@ -97,6 +109,7 @@ def load_checkpoint(path: Path, teacher_weights: Path | None = None) -> Checkpoi
             f"{path}: holds neither a format_version nor a state_dict; expected a checkpoint of "
             "stpm-train, of the authors' code or of anomalib's Stfpm."
         )
+    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if "model.0.weight" in state:
         return _from_authors(path, state, teacher_weights)
     if any(key.startswith(_ANOMALIB_STUDENT) for key in state):
@@ -117,9 +130,10 @@ def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
     try:
         content["config"] = ModelConfig.from_dict(content["config"])
         checkpoint = Checkpoint(**content)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        unaltered = state_hash(checkpoint.teacher) == checkpoint.teacher_id["sha256"]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{path}: malformed checkpoint ({error}); train again.") from error
-    if state_hash(checkpoint.teacher) != checkpoint.teacher_id.get("sha256"):
+    if not unaltered:
         raise CheckpointError(f"{path}: the teacher's weights differ from their hash; train again.")
     return checkpoint
 
@@ -133,7 +147,7 @@ def _from_authors(path: Path, state: StateDict, teacher_weights: Path | None) ->
     """Adopt a student of github.com/gdwang08/STPM; its `model.7` is an unused layer4."""
     student = {}
     for key, value in state.items():
-        _, layer, rest = key.split(".", 2)
+        layer, _, rest = key.removeprefix("model.").partition(".")
         if layer in _AUTHORS_LAYERS:
             student[f"{_AUTHORS_LAYERS[layer]}.{rest}"] = value
     config = ModelConfig()
@@ -167,7 +181,3 @@ def _adopted(
     checked = pyramid(config.backbone, config.levels)
     load_state(checked, student, f"{path} (student)")
     return Checkpoint(config, dict(checked.state_dict()), teacher, teacher_id)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

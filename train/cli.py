@@ -60,7 +60,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD, constant.")] = 0.4,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of SGD, constant.")] = 0.4,
     held_out: Annotated[
         float,
         typer.Option(min=0.01, max=0.9, help="Share of the images that choose the best epoch."),
@@ -122,6 +122,8 @@ def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
         raise typer.BadParameter("--resume and --overwrite exclude each other.")
     if resume and not checkpoint.is_file():
         raise StpmError(f"{checkpoint}: nothing to resume; leave --resume out to start.")
+    if checkpoint.is_dir():
+        raise StpmError(f"{checkpoint}: is a folder; name a file with --out.")
     if checkpoint.exists() and not (resume or overwrite):
         raise StpmError(
             f"{checkpoint}: exists already; continue it with --resume, replace it with "
@@ -162,17 +164,19 @@ def _run(
     )
     if not resume:
         pipeline.log_path(checkpoint).unlink(missing_ok=True)
+    written = fit.epoch
     with TrainingProgress(fit) as progress:
         progress.cache_teacher()
         try:
             for record in pipeline.train(fit, blank, checkpoint, progress.on_step):
+                written = record.epoch
                 progress.on_epoch(record)
         except KeyboardInterrupt:
             note(
-                f"interrupted after epoch {fit.epoch}; "
+                f"interrupted after epoch {written}; "
                 + (
                     f"{checkpoint} is usable, continue it with --resume"
-                    if fit.epoch
+                    if written
                     else "nothing is written yet"
                 )
             )

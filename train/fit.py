@@ -212,13 +212,14 @@ class Fit:
             on_step: called after each step with its loss.
 
         Raises:
-            StpmError: the loss is not finite.
+            StpmError: the loss or the held-out map is not finite.
         """
         watch = Stopwatch()
         start = time.perf_counter()
         loss = self._train_epoch(watch, on_step)
         with watch.stage("held_out"):
             value = self._mean_held_out_map()
+        self._check_finite("held-out map", value)
         self.epoch += 1
         is_best = value < self.best_held_out
         if is_best:
@@ -259,11 +260,7 @@ class Fit:
             with watch.stage("forward"):
                 loss = matching_loss(targets, self._student_features(self.train.pixels(index)))
                 value = float(loss.detach())
-            if not np.isfinite(value):
-                raise StpmError(
-                    f"the loss is {value} in epoch {self.epoch + 1}, expected a finite number; "
-                    "lower --learning-rate or train with --precision fp32."
-                )
+            self._check_finite("loss", value)
             with watch.stage("backward"):
                 self._optimiser.zero_grad(set_to_none=True)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -285,6 +282,13 @@ class Fit:
             distances = [squared_distance(t, s) for t, s in zip(targets, students, strict=True)]
             total += float(anomaly_map(distances, upsample).mean(dim=(1, 2)).sum())
         return total / len(self.held_out)
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if not np.isfinite(value):
+            raise StpmError(
+                f"the {name} is {value} in epoch {self.epoch + 1}, expected a finite number; "
+                "lower --learning-rate or train with --precision fp32."
+            )
 
     def _student_features(self, x: Tensor) -> list[Tensor]:
         enabled = self.dtype is not torch.float32

@@ -70,6 +70,11 @@ def open_engine(name: str, model: bytes, *, threads: int = 0) -> Engine:
         )
     if name not in installed_engines():
         raise BackendError(f"the engine {name} is not installed; run {ENGINES[name].install}.")
-    module = importlib.import_module(f"stpm.runtime.backends.{ENGINES[name].module}")
+    try:
+        module = importlib.import_module(f"stpm.runtime.backends.{ENGINES[name].module}")
+    except ImportError as error:
+        raise BackendError(
+            f"the engine {name} is installed but cannot be loaded ({error}); install it again."
+        ) from error
     engine: Engine = module.load(model, threads)
     return engine

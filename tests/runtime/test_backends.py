@@ -1,0 +1,198 @@
+"""Engines: same graph, same numbers, arrays that the caller owns, and refusals in one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stpm.runtime.backends import ENGINES, Engine, EngineSpec, installed_engines, open_engine
+from stpm.runtime.bundle import MODEL
+from stpm.runtime.errors import BackendError
+
+Images = NDArray[np.uint8]
+PARTS = ("teacher/", "student/", "fp32/")
+
+
+def require(engine: str) -> None:
+    pytest.importorskip(ENGINES[engine].library, reason=f"{engine} is not installed")
+
+
+@pytest.fixture(scope="module")
+def model(bundle_path: Path) -> bytes:
+    return (bundle_path / MODEL).read_bytes()
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def name(request: pytest.FixtureRequest) -> str:
+    require(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def engine(name: str, model: bytes) -> Engine:
+    return open_engine(name, model)
+
+
+def noise(count: int, seed: int = 0) -> Images:
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_outputs(engine: Engine, count: int) -> None:
+    anomaly_maps, pred_scores = engine.run(noise(count))
+    assert anomaly_maps.shape == (count, 64, 64)
+    assert pred_scores.shape == (count,)
+    assert anomaly_maps.dtype == pred_scores.dtype == np.float32
+    assert len(np.unique(pred_scores)) == count
+    np.testing.assert_array_equal(anomaly_maps.max(axis=(1, 2)), pred_scores)
+
+
+def test_engines_agree(model: bytes) -> None:
+    for name in ENGINES:
+        require(name)
+    images = noise(2)
+    (maps, scores), (other_maps, other_scores) = (
+        open_engine(n, model).run(images) for n in ENGINES
+    )
+    np.testing.assert_allclose(maps, other_maps, atol=1e-4 * scores.max())
+    np.testing.assert_allclose(scores, other_scores, rtol=1e-4)
+
+
+def test_images_do_not_influence_each_other(engine: Engine) -> None:
+    images = noise(4)
+    together = engine.run(images)
+    alone = [engine.run(images[i : i + 1]) for i in range(4)]
+    np.testing.assert_allclose(together[0], np.concatenate([a[0] for a in alone]), rtol=1e-4)
+    np.testing.assert_allclose(together[1], np.concatenate([a[1] for a in alone]), rtol=1e-4)
+
+
+def test_later_runs_leave_earlier_outputs_alone(engine: Engine) -> None:
+    images = noise(2)
+    kept = engine.run(images)
+    copies = [array.copy() for array in kept]
+    for seed in range(1, 5):
+        later = engine.run(noise(2, seed))
+        assert not np.array_equal(later[0], copies[0])
+    for array, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+        array += 1
+    np.testing.assert_array_equal(engine.run(images)[0], copies[0])
+    np.testing.assert_array_equal(images, noise(2))
+
+
+def test_outputs_of_one_run_outlive_the_engine(name: str, model: bytes) -> None:
+    engine = open_engine(name, model)
+    anomaly_maps, _ = engine.run(noise(1))
+    copy = anomaly_maps.copy()
+    del engine
+    np.testing.assert_array_equal(anomaly_maps, copy)
+
+
+def test_threads_share_an_engine(engine: Engine) -> None:
+    batches = [noise(1 + seed % 4, seed) for seed in range(24)]
+    serial = [engine.run(batch) for batch in batches]
+    with ThreadPoolExecutor(8) as pool:
+        parallel = list(pool.map(engine.run, batches))
+    for (maps, scores), (expected_maps, expected_scores) in zip(parallel, serial, strict=True):
+        np.testing.assert_array_equal(maps, expected_maps)
+        np.testing.assert_array_equal(scores, expected_scores)
+
+
+def test_engine_recovers_from_a_batch_that_does_not_fit(engine: Engine) -> None:
+    expected = engine.run(noise(1))
+    with pytest.raises(Exception, match=r"(?i)dimension|shape"):
+        engine.run(np.zeros((1, 60, 64, 3), np.uint8))
+    np.testing.assert_array_equal(engine.run(noise(1))[0], expected[0])
+
+
+def test_number_of_threads_changes_no_result(name: str, engine: Engine, model: bytes) -> None:
+    single = open_engine(name, model, threads=1).run(noise(1))
+    np.testing.assert_allclose(single[0], engine.run(noise(1))[0], rtol=1e-4)
+
+
+def test_built_with_names_library_and_device(name: str, engine: Engine) -> None:
+    library = importlib.import_module(ENGINES[name].library)
+    built_with = engine.built_with()
+    assert built_with.keys() == {ENGINES[name].library, "device"}
+    assert built_with[ENGINES[name].library] in library.__version__
+    assert built_with["device"]
+
+
+def test_openvino_computes_an_fp32_graph_in_fp32(model: bytes) -> None:
+    require("openvino")
+    layers = open_engine("openvino", model).layer_precisions()
+    assert not {"f16", "bf16", "u4", "i8", "i4"} & set(layers.values())
+    nodes = {
+        name: precision
+        for names, precision in layers.items()
+        for name in names.split(",")
+        if "/node_" in name
+    }
+    assert {name[: name.index("/") + 1] for name in nodes} == set(PARTS)
+    convolutions = [name for name in nodes if "conv" in name]
+    assert len(convolutions) >= 20
+    assert {nodes[name] for name in convolutions} == {"f32"}
+
+
+def test_onnxruntime_reports_no_precisions(model: bytes) -> None:
+    require("onnxruntime")
+    assert open_engine("onnxruntime", model).layer_precisions() == {}
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(BackendError, match="got engine 'abacus', expected one of openvino, onnx"):
+        open_engine("abacus", b"")
+
+
+@pytest.fixture
+def uninstalled(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Hide one engine's library."""
+    find = importlib.util.find_spec
+
+    def hidden(library: str, package: str | None = None) -> ModuleSpec | None:
+        return None if library == ENGINES[name].library else find(library, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    return name
+
+
+def test_engine_that_is_not_installed(uninstalled: str, model: bytes) -> None:
+    assert uninstalled not in installed_engines()
+    with pytest.raises(BackendError, match=f"{uninstalled} is not installed; run pip install"):
+        open_engine(uninstalled, model)
+
+
+def test_installed_engines_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: ModuleSpec("any", None))
+    assert installed_engines() == list(ENGINES)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    assert installed_engines() == []
+
+
+def test_engine_whose_library_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "broken", EngineSpec("json", "absent", "pip install broken"))
+    with pytest.raises(BackendError, match=r"broken is installed but cannot be loaded \(No module"):
+        open_engine("broken", b"")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no graph", bytes(1000), b"<xml/>"], ids=["empty", "text", "zeros", "xml"]
+)
+def test_content_that_is_no_graph(name: str, content: bytes) -> None:
+    with pytest.raises(BackendError, match="cannot run this graph on the CPU") as caught:
+        open_engine(name, content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_truncated_graph(name: str, model: bytes, share: float) -> None:
+    with pytest.raises(BackendError, match="cannot run this graph on the CPU"):
+        open_engine(name, model[: int(share * len(model))])
