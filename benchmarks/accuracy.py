@@ -77,7 +77,8 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
     bundle = Bundle(model)
     verified = bundle.manifest.engines
     names = [engine] if engine else [name for name in installed_engines() if name in verified]
-    detectors = [Detector(bundle, name) for name in names]
+    # Without any of them the detector says which to install.
+    detectors = [Detector(bundle, name) for name in names or [None]]
     return [_candidate(model.name, detector) for detector in detectors]
 
 

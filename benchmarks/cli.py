@@ -58,6 +58,8 @@ def accuracy(
     from stpm.runtime.detector import Detector
     from stpm.train.datasets import test_samples
 
+    if out is not None and not out.absolute().parent.is_dir():
+        raise DataError(f"{out.parent}: there is no such folder; create it first.")
     outcomes: dict[str, list[Accuracy]] = {}
     for model in models:
         name = category or model.name.split(".")[0]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.console import command, note, parse_size
 from stpm.runtime.errors import ExportError
 
@@ -62,6 +63,8 @@ def export(
     if fp16 and bf16:
         raise typer.BadParameter("--fp16 and --bf16 exclude each other.")
     size = parse_size(camera_size) if camera_size else None
+    if size is not None and max(size) > MAX_SIDE:
+        raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
     limits = parse_batch(batch)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
@@ -97,9 +100,12 @@ def parse_batch(text: str) -> tuple[int, int]:
         typer.BadParameter: anything else.
     """
     match = re.fullmatch(r"([1-9]\d{0,3})(?:\.\.([1-9]\d{0,3}))?", text)
-    if match is None or int(match[2] or match[1]) < int(match[1]):
-        raise typer.BadParameter(f"got --batch {text!r}, expected N, or MIN..MAX such as 1..16.")
-    return int(match[1]), int(match[2] or match[1])
+    limits = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 0 < limits[0] <= limits[1] <= MAX_BATCH:
+        raise typer.BadParameter(
+            f"got --batch {text!r}, expected N, or MIN..MAX such as 1..16, up to {MAX_BATCH}."
+        )
+    return limits
 
 
 def _check_out(bundle: Path, overwrite: bool) -> None:
@@ -107,6 +113,8 @@ def _check_out(bundle: Path, overwrite: bool) -> None:
         raise ExportError(
             f"{bundle}: exists already; replace it with --overwrite, or name another with --out."
         )
+    if bundle.exists() and not (bundle / MANIFEST).is_file():
+        raise ExportError(f"{bundle}: is no bundle, and is kept; name another with --out.")
     if not bundle.absolute().parent.is_dir():
         raise ExportError(f"{bundle.parent}: there is no such folder; create it first.")
 

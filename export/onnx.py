@@ -14,8 +14,10 @@ from stpm.runtime.errors import ExportError
 
 OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Asked of the exporter, by precision; convolutions know bf16 from 22 on."""
+NETWORK_PREFIXES = ("teacher/", "student/")
+"""Begin the names of the nodes inside them."""
 FP32_PREFIX = "fp32/"
-"""Begins the names of all nodes outside teacher and student."""
+"""Begins the names of all other nodes."""
 
 
 def onnx_from_graph(graph: DeploymentGraph, path: Path, batch: tuple[int, int]) -> onnx.ModelProto:
@@ -77,6 +79,6 @@ def _name_by_scope(model: onnx.ModelProto) -> None:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get(
             "pkg.torch.onnx.name_scopes", ""
         )
-        inside = [name for name in ("teacher", "student") if f"'model.{name}" in scopes]
-        node.name = f"{inside[0]}/{node.name}" if inside else f"{FP32_PREFIX}{node.name}"
+        inside = [p for p in NETWORK_PREFIXES if f"'model.{p.rstrip('/')}" in scopes]
+        node.name = f"{inside[0] if inside else FP32_PREFIX}{node.name}"
         del node.metadata_props[:]

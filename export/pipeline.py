@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.export.graph import DeploymentGraph
-from stpm.export.onnx import FP32_PREFIX, onnx_from_graph, opset
+from stpm.export.onnx import FP32_PREFIX, NETWORK_PREFIXES, onnx_from_graph, opset
 from stpm.runtime.backends import Engine, installed_engines, open_engine
 from stpm.runtime.bundle import (
     GOLDEN,
@@ -195,9 +195,14 @@ def reduced_scoring_layers(precisions: dict[str, str]) -> list[str]:
     return [
         names
         for names, precision in precisions.items()
-        if all(name.startswith(FP32_PREFIX) and "_to_copy" not in name for name in names.split(","))
-        and precision in REDUCED_PRECISIONS
+        if precision in REDUCED_PRECISIONS and _is_scoring(names.split(","))
     ]
+
+
+def _is_scoring(names: list[str]) -> bool:
+    """Whether a layer fused of these nodes, some of them the engine's own, is to be in FP32."""
+    exempt = any(name.startswith(NETWORK_PREFIXES) or "_to_copy" in name for name in names)
+    return not exempt and any(name.startswith(FP32_PREFIX) for name in names)
 
 
 def _calibrate(outputs: Outputs, rate: float | None) -> Calibration:

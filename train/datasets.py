@@ -92,8 +92,7 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
     if sample.mask is None:
         return np.zeros(size, dtype=np.bool_)
     mask = load_image(sample.mask)[..., 0]
-    with Image.open(sample.path) as image:
-        image_size = (image.height, image.width)
+    image_size = load_image(sample.path).shape[:2]
     if mask.shape != image_size:
         raise DataError(
             f"{sample.mask}: has {mask.shape[0]}x{mask.shape[1]} pixels, expected "

@@ -48,7 +48,7 @@ def map_of(model: Stpm, image: np.ndarray | None = None) -> Tensor:
     if image is None:
         shape = (*model.config.input_size, 3)
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    maps: Tensor = model(torch.from_numpy(image)[None])[0]
+    maps: Tensor = model(torch.tensor(image)[None])[0]
     return maps
 
 
@@ -107,7 +107,7 @@ def test_the_file_holds_plain_values(content: dict[str, Any], teacher_file: Path
     }
     _, identity = load_teacher("resnet18", ModelConfig.levels, teacher_file)
     assert content["teacher_id"] == identity
-    assert content["training"].keys() == {
+    assert content["training"].keys() >= {
         "folder",
         "train",
         "held_out",

@@ -1,0 +1,130 @@
+"""Resizing as matrices: Pillow's own grey levels, and torch's bilinear upsampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from stpm.export.graph import MatrixUpsample, PillowResize
+from stpm.export.resample import PILLOW_PRECISION_BITS, antialias_matrix, bilinear_matrix
+from stpm.runtime.preprocess import resize
+
+Size = tuple[int, int]
+sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
+COMMON = [
+    ((900, 900), (256, 256)),
+    ((1024, 1024), (256, 256)),
+    ((1024, 768), (256, 256)),
+    ((1, 1), (7, 5)),
+    ((7, 5), (1, 1)),
+    ((64, 64), (64, 64)),
+    ((64, 90), (64, 45)),
+    ((90, 64), (45, 64)),
+    ((31, 17), (256, 256)),
+]
+
+
+def noise(size: Size) -> NDArray[np.uint8]:
+    """Random RGB whose upper half is black and white alone, the hardest to round."""
+    image = np.random.default_rng(size).integers(0, 256, (*size, 3), dtype=np.uint8)
+    half = size[0] // 2
+    image[:half] = np.where(image[:half] < 128, 0, 255)
+    return image
+
+
+def pillow(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Columns before rows in every version; from 13 on Pillow takes the rows of some first."""
+    columns = Image.fromarray(image).resize((size[1], image.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(columns.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def in_graph(image: NDArray[np.uint8], size: Size) -> NDArray[np.float32]:
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+    resized = PillowResize(image.shape[:2], size)(pixels)
+    return np.asarray(resized[0].permute(1, 2, 0))
+
+
+def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.floor(values + 0.5)
+
+
+def examples(test):
+    for source, target in COMMON:
+        test = example(source, target)(test)
+    return test
+
+
+@examples
+@settings(deadline=None, max_examples=100)
+@given(sizes, sizes)
+def test_matrices_give_exactly_pillows_grey_levels(source: Size, target: Size) -> None:
+    image = noise(source)
+    rows, columns = (antialias_matrix(s, t).astype(float) for s, t in zip(source, target))
+    channels = np.moveaxis(image.astype(float), 2, 0)
+    expected = np.moveaxis(pillow(image, target), 2, 0)
+    np.testing.assert_array_equal(rounded(rows @ rounded(channels @ columns.T)), expected)
+
+
+@examples
+@settings(deadline=None, max_examples=100)
+@given(sizes, sizes)
+def test_the_graph_rounds_like_pillow(source: Size, target: Size) -> None:
+    image = noise(source)
+    difference = np.abs(in_graph(image, target) - pillow(image, target))
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) <= max(1, 0.001 * difference.size)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((900, 900), (256, 256)), ((768, 1024), (256, 256)), ((1200, 300), (256, 256))],
+)
+def test_host_and_graph_resize_alike(source: Size, target: Size) -> None:
+    image = noise(source)
+    difference = np.abs(in_graph(image, target) - resize(image, target))
+    assert difference.max() <= 1
+    assert np.count_nonzero(difference) <= 0.001 * difference.size
+
+
+@pytest.mark.parametrize("source", [(96, 80), (7, 200), (1, 1)])
+def test_every_constant_frame_keeps_its_grey_level(source: Size) -> None:
+    frames = torch.arange(256.0).view(256, 1, 1, 1).expand(256, 1, *source)
+    resized = PillowResize(source, (64, 48))(frames)
+    assert torch.equal(resized, torch.arange(256.0).view(256, 1, 1, 1).expand(256, 1, 64, 48))
+
+
+@pytest.mark.parametrize(("size", "target"), [(900, 256), (16, 256), (7, 7), (1, 9), (9, 1)])
+def test_antialias_weights_are_pillows_fixed_point(size: int, target: int) -> None:
+    matrix = antialias_matrix(size, target)
+    assert (matrix.shape, matrix.dtype) == ((target, size), np.float32)
+    units = matrix.astype(float) * 2**PILLOW_PRECISION_BITS
+    np.testing.assert_array_equal(units, np.floor(units))
+    assert (units >= 0).all()
+    error = np.abs(units.sum(axis=1) - 2**PILLOW_PRECISION_BITS)
+    assert (error <= 0.5 * np.count_nonzero(matrix, axis=1)).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 80), st.integers(1, 300))
+def test_bilinear_matrix_is_torchs_interpolation(size: int, target: int) -> None:
+    matrix = bilinear_matrix(size, target)
+    assert (matrix.shape, matrix.dtype) == ((target, size), np.float32)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
+    line = torch.from_numpy(np.random.default_rng(size).random((1, 1, size)))
+    expected = F.interpolate(line, size=target, mode="linear", align_corners=False)
+    np.testing.assert_allclose(matrix @ line[0, 0].numpy(), expected[0, 0].numpy(), atol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), sizes)
+def test_matrix_upsampling_is_torchs_interpolation(source: Size, target: Size) -> None:
+    level = torch.from_numpy(np.random.default_rng(source).random((2, 1, *source)))
+    expected = F.interpolate(level, size=target, mode="bilinear", align_corners=False)
+    upsampled = MatrixUpsample([source], target)(level.float())
+    np.testing.assert_allclose(upsampled, expected, atol=1e-6)

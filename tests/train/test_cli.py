@@ -1,0 +1,440 @@
+"""stpm-train: its flags, what it refuses, its log, and an interruption by SIGINT."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from stpm.train import pipeline
+from stpm.train.checkpoint import load_checkpoint
+from stpm.train.cli import main
+
+FLAGS = {
+    "--data",
+    "--category",
+    "--good",
+    "--out",
+    "--backbone",
+    "--levels",
+    "--input-size",
+    "--teacher-weights",
+    "--epochs",
+    "--batch-size",
+    "--learning-rate",
+    "--held-out",
+    "--seed",
+    "--cache-gb",
+    "--device",
+    "--precision",
+    "--compile",
+    "--no-compile",
+    "--skip-bad",
+    "--resume",
+    "--overwrite",
+    "--help",
+}
+COMMAND = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from stpm.train.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def good(data_root: Path, tmp_path: Path) -> Path:
+    """A copy of the good images, to change."""
+    return Path(shutil.copytree(data_root / "weave/train/good", tmp_path / "parts"))
+
+
+@pytest.fixture
+def flags(teacher_file: Path, tmp_path: Path) -> list[str]:
+    """What a quick run needs besides its images."""
+    return [
+        *("--out", str(tmp_path / "part.pt"), "--teacher-weights", str(teacher_file)),
+        *("--input-size", "32", "--epochs", "2", "--batch-size", "5", "--learning-rate", "0.1"),
+        *("--device", "cpu", "--precision", "fp32"),
+    ]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], env={"COLUMNS": "100"})
+
+
+def succeed(*arguments: object) -> Result:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def refuse(*arguments: object) -> str:
+    """Exit code 1, one sentence on stderr after the notes, and nothing on stdout."""
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    *_, last = result.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert last.endswith(".")
+    assert result.stderr.count("error: ") == 1
+    return last
+
+
+def refuse_usage(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return " ".join(result.stderr.replace("│", " ").split())
+
+
+def log_of(checkpoint: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in pipeline.log_path(checkpoint).read_text().splitlines()]
+
+
+def test_help_lists_every_flag() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert (
+        set(re.findall(r"(?<=\s)--[a-z-]+", re.sub(r"\x1b\[[\d;]*m", "", result.stdout))) == FLAGS
+    )
+    for default in ("CATEGORY.pt", "resnet18", "layer1,layer2,layer3", "256", "200", "32", "0.4"):
+        assert f"[default: {default}" in " ".join(result.stdout.replace("│", " ").split())
+
+
+def test_trains_on_a_folder_of_good_images(good: Path, flags: list[str], tmp_path: Path) -> None:
+    out, before = tmp_path / "part.pt", sorted(tmp_path.iterdir())
+    result = succeed("--good", good, *flags)
+    assert result.stdout == f"{out}\n"
+    assert sorted(tmp_path.iterdir()) == sorted([*before, out, tmp_path / "part.log.jsonl"])
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.config.input_size == (32, 32)
+    assert checkpoint.training["folder"] == str(good)
+    assert checkpoint.training["options"]["epochs"] == checkpoint.training["epochs_done"] == 2
+    assert len(checkpoint.training["train"]) == 12
+    assert f"{good}: 12 images to train, 3 held out" in result.stderr
+    assert "epoch 2/2: loss" in result.stderr
+
+
+def test_every_flag_reaches_the_checkpoint(
+    good: Path, flags: list[str], tmp_path: Path, teacher_file: Path
+) -> None:
+    more = {
+        "--input-size": "32x48",
+        "--levels": "layer3,layer1",
+        "--epochs": 1,
+        "--batch-size": 4,
+        "--learning-rate": 0.05,
+        "--held-out": 0.4,
+        "--seed": 3,
+        "--cache-gb": 0.001,
+    }
+    succeed("--good", good, *flags, *(x for pair in more.items() for x in pair))
+    checkpoint = load_checkpoint(tmp_path / "part.pt")
+    assert checkpoint.config.to_dict() == {
+        "backbone": "resnet18",
+        "levels": ("layer3", "layer1"),
+        "input_size": (32, 48),
+        "method": "stpm",
+    }
+    assert checkpoint.training["options"] == {
+        "epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "held_out": 0.4,
+        "seed": 3,
+        "cache_gb": 0.001,
+        "device": "cpu",
+        "precision": "fp32",
+        "compile": False,
+    }
+    assert checkpoint.teacher_id["source"] == teacher_file.name
+    assert len(checkpoint.training["held_out"]) == 6
+
+
+@pytest.mark.parametrize("layout", [True, False])
+def test_the_checkpoint_is_named_after_the_images(
+    data_root: Path,
+    good: Path,
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    layout: bool,
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    source = ["--data", data_root, "--category", "weave"] if layout else ["--good", good]
+    name = "weave" if layout else "parts"
+    assert succeed(*source, *flags[2:], "--epochs", 1).stdout == f"{name}.pt\n"
+    assert sorted(p.name for p in Path().iterdir()) == [f"{name}.log.jsonl", f"{name}.pt"]
+
+
+def test_the_log_has_a_line_an_epoch(good: Path, flags: list[str], tmp_path: Path) -> None:
+    (tmp_path / "part.log.jsonl").write_text("of an older run\n")
+    succeed("--good", good, *flags, "--epochs", 3)
+    lines, training = log_of(tmp_path / "part.pt"), load_checkpoint(tmp_path / "part.pt").training
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert line.keys() == {
+            "epoch",
+            "loss",
+            "held_out",
+            "is_best",
+            "seconds",
+            "seconds_by_stage",
+        }
+        stages = line["seconds_by_stage"]
+        assert stages.keys() == {"teacher", "forward", "backward", "optimiser", "held_out"}
+        assert 0 < sum(stages.values()) <= line["seconds"]
+    best = min(lines, key=lambda line: line["held_out"])
+    assert (training["best_epoch"], training["held_out_map"]) == (best["epoch"], best["held_out"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give either --good DIR, or --data ROOT with --category NAME."),
+        (("--data", "d"), "give either --good"),
+        (("--category", "c"), "give either --good"),
+        (("--good", "g", "--data", "d", "--category", "c"), "give either --good"),
+        (("--good", "g", "--category", "c"), "give either --good"),
+        (("--good", "g", "--resume", "--overwrite"), "exclude each other"),
+        (("--good", "g", "--input-size", "big"), "expected HxW such as 1024x768"),
+        (("--good", "g", "--input-size", "0x64"), "expected HxW such as 1024x768"),
+        (("--good", "g", "--epochs", "0"), "x>=1"),
+        (("--good", "g", "--batch-size", "0"), "x>=1"),
+        (("--good", "g", "--learning-rate", "-0.1"), "x>=0"),
+        (("--good", "g", "--held-out", "1"), "0.01<=x<=0.9"),
+        (("--good", "g", "--seed", "-1"), "x>=0"),
+        (("--good", "g", "--device", "tpu"), "'auto', 'cpu', 'cuda'"),
+        (("--good", "g", "--precision", "int8"), "'auto', 'fp32', 'bf16', 'fp16'"),
+        (("--good", "g", "--colour"), "--colour"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_conflicts_and_bad_values_are_usage_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refuse_usage(*arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_checkpoint_is_replaced_only_when_asked(
+    good: Path, flags: list[str], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
+    out.write_bytes(b"precious")
+    log.write_bytes(b"too")
+    assert f"{out}: exists already" in refuse("--good", good, *flags)
+    assert (out.read_bytes(), log.read_bytes()) == (b"precious", b"too")
+    succeed("--good", good, *flags, "--overwrite")
+    assert load_checkpoint(out).training["epochs_done"] == len(log_of(out)) == 2
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_refuses_places_where_no_checkpoint_can_stand(
+    good: Path, flags: list[str], tmp_path: Path, overwrite: list[str]
+) -> None:
+    assert "is a folder" in refuse("--good", good, *flags, "--out", good, *overwrite)
+    absent = tmp_path / "absent"
+    text = refuse("--good", good, *flags, "--out", absent / "part.pt", *overwrite)
+    assert f"{absent}: there is no such folder" in text
+
+
+def remove_images(good: Path) -> None:
+    for path in good.iterdir():
+        path.unlink()
+
+
+def keep_one_image(good: Path) -> None:
+    for path in sorted(good.iterdir())[1:]:
+        path.unlink()
+
+
+def remove_folder(good: Path) -> None:
+    shutil.rmtree(good)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove_images, "parts: holds no image"),
+        (keep_one_image, "got 1 good image, expected at least 2"),
+        (remove_folder, "parts: there is no such folder"),
+    ],
+)
+def test_refuses_too_few_images(
+    good: Path, flags: list[str], tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
+    change(good)
+    assert said in refuse("--good", good, *flags)
+    assert not (tmp_path / "part.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--backbone", "resnet19"), "got backbone 'resnet19', expected one of resnet18, "),
+        (("--backbone", "resnet50"), "teacher.safetensors: lacks "),
+        (("--levels", "layer1,layer9"), "got levels 'layer1,layer9'"),
+        (("--levels", ""), "got levels ''"),
+        (("--teacher-weights", "absent.pth"), "absent.pth: there is no such file"),
+        (("--learning-rate", "1e30"), "expected a finite number; lower --learning-rate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_refuses_what_cannot_be_trained(
+    good: Path, flags: list[str], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in refuse("--good", good, *flags, *arguments)
+    assert not (tmp_path / "part.pt").exists()
+
+
+def test_an_absent_gpu_is_refused(
+    good: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "use --device cpu" in refuse("--good", good, *flags, "--device", "cuda")
+
+
+def test_a_corrupt_image_stops_the_run_or_is_left_out(
+    good: Path, flags: list[str], tmp_path: Path
+) -> None:
+    (good / "004.png").write_bytes(b"no image")
+    text = refuse("--good", good, *flags)
+    assert str(good / "004.png") in text
+    assert "--skip-bad" in text
+    result = succeed("--good", good, *flags, "--skip-bad")
+    assert f"left out: {good / '004.png'}: " in result.stderr
+    training = load_checkpoint(tmp_path / "part.pt").training
+    assert {*training["train"], *training["held_out"]} == {
+        f"{i:03}.png" for i in range(15) if i != 4
+    }
+
+
+def test_resume_goes_on_for_more_epochs(good: Path, flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "part.pt"
+    succeed("--good", good, *flags)
+    result = succeed("--good", good, *flags, "--resume", "--epochs", 3)
+    assert result.stdout == f"{out}\n"
+    assert [line["epoch"] for line in log_of(out)] == [1, 2, 3]
+    succeed("--good", good, *flags, "--epochs", 3, "--out", tmp_path / "whole.pt")
+    assert_same_students(out, tmp_path / "whole.pt")
+
+
+def assert_same_students(a: Path, b: Path) -> None:
+    first, second = load_checkpoint(a), load_checkpoint(b)
+    for mine, other in (
+        (first.student, second.student),
+        (first.resume["student"], second.resume["student"]),
+    ):
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert first.training["epochs_done"] == second.training["epochs_done"]
+
+
+def test_resume_refuses_another_run(good: Path, flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "part.pt"
+    assert f"{out}: nothing to resume" in refuse("--good", good, *flags, "--resume")
+    succeed("--good", good, *flags)
+    before = out.read_bytes()
+    for changed, said in (
+        (("--batch-size", "4"), "was trained with batch_size 5, got 4"),
+        (("--seed", "1"), "was trained with seed 0, got 1"),
+        (("--input-size", "64"), "was trained as "),
+        (("--levels", "layer1"), "was trained as "),
+    ):
+        assert said in refuse("--good", good, *flags, "--resume", *changed)
+    with Image.open(good / "003.png") as image:
+        image.point(lambda value: value ^ 1).save(good / "003.png")
+    assert "was trained on other images" in refuse("--good", good, *flags, "--resume")
+    assert out.read_bytes() == before
+
+
+def test_resume_refuses_other_files(
+    good: Path, flags: list[str], tmp_path: Path, checkpoint_path: Path
+) -> None:
+    out = tmp_path / "part.pt"
+    out.write_bytes(b"no checkpoint")
+    assert f"{out}: not a readable checkpoint" in refuse("--good", good, *flags, "--resume")
+    content = torch.load(checkpoint_path, weights_only=True)
+    torch.save(content | {"resume": {}}, out)
+    assert "it cannot be resumed" in refuse("--good", good, *flags, "--resume")
+
+
+def test_an_interruption_says_what_stands_on_disk(
+    good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch counts once its checkpoint is written."""
+    save, saved = pipeline.save_checkpoint, []
+
+    def interrupt(*arguments: object) -> None:
+        if len(saved) == allowed:
+            raise KeyboardInterrupt
+        saved.append(arguments)
+        save(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "save_checkpoint", interrupt)
+    for allowed, said in ((0, "nothing is written yet"), (1, "part.pt is usable")):
+        result = run("--good", good, *flags, "--overwrite")
+        assert result.exit_code == 130
+        assert f"interrupted after epoch {allowed}; " in result.stderr
+        assert said in result.stderr
+        assert (tmp_path / "part.pt").exists() == bool(allowed)
+
+
+@pytest.fixture
+def process(good: Path, flags: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A long run of its own."""
+    arguments = ["--good", str(good), *flags, "--epochs", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As many threads as here, for the same bits.
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
+    ) as started:
+        yield started
+        started.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
+def test_sigint_leaves_a_checkpoint_that_resumes(
+    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path
+) -> None:
+    out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    done = load_checkpoint(out).training["epochs_done"]
+    assert process.returncode == 130
+    assert stdout == ""
+    assert f"{out} is usable, continue it with --resume" in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*"))
+    total = ["--epochs", done + 1]
+    succeed("--good", good, *flags, *total, "--resume")
+    assert [line["epoch"] for line in log_of(out)] == list(range(1, done + 2))
+    succeed("--good", good, *flags, *total, "--out", tmp_path / "whole.pt")
+    assert_same_students(out, tmp_path / "whole.pt")

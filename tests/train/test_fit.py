@@ -1,0 +1,300 @@
+"""Training: the same bits from the same seed, across interruptions, and what each epoch reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stpm.runtime.errors import CheckpointError, StpmError
+from stpm.train import pipeline
+from stpm.train.backbones import StateDict, load_teacher
+from stpm.train.checkpoint import Checkpoint, load_checkpoint
+from stpm.train.fit import (
+    BYTES_PER_GB,
+    EpochRecord,
+    Fit,
+    FitOptions,
+    resolve_device,
+    resolve_precision,
+)
+from stpm.train.stpm import ModelConfig, Stpm
+
+CONFIG = ModelConfig(input_size=(32, 32))
+OPTIONS = FitOptions(epochs=3, batch_size=5, learning_rate=0.1, device="cpu", precision="fp32")
+BYTES_PER_IMAGE = 2 * (64 * 8 * 8 + 128 * 4 * 4 + 256 * 2 * 2)
+"""Of the teacher's features in FP16."""
+CPU = torch.device("cpu")
+
+
+def start(data_root: Path, teacher_file: Path, options: FitOptions = OPTIONS) -> Fit:
+    """12 images to train on, 3 held out."""
+    source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
+    fit, _ = pipeline.prepare(source, CONFIG, options, teacher_weights=teacher_file)
+    fit.cache_teacher(lambda _: None)
+    return fit
+
+
+def epochs(
+    data_root: Path,
+    teacher_file: Path,
+    out: Path,
+    options: FitOptions = OPTIONS,
+    resume: bool = False,
+) -> Iterator[EpochRecord]:
+    source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
+    fit, blank = pipeline.prepare(
+        source, CONFIG, options, teacher_weights=teacher_file, resume=out if resume else None
+    )
+    fit.cache_teacher(lambda _: None)
+    yield from pipeline.train(fit, blank, out, lambda _: None)
+
+
+def assert_same_states(a: StateDict, b: StateDict) -> None:
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert torch.equal(value, b[key]), key
+
+
+def assert_same_runs(a: Checkpoint, b: Checkpoint) -> None:
+    """Best student, last student, momentum, and where both stand."""
+    assert_same_states(a.student, b.student)
+    assert_same_states(a.resume["student"], b.resume["student"])
+    momenta = [run.resume["optimiser"]["state"] for run in (a, b)]
+    assert len(momenta[0]) == len(momenta[1]) > 0
+    for index, state in momenta[0].items():
+        assert torch.equal(state["momentum_buffer"], momenta[1][index]["momentum_buffer"])
+    for name in ("epoch", "best_epoch", "best_held_out"):
+        assert a.resume[name] == b.resume[name]
+    assert a.training == b.training
+
+
+def outcomes(log: Path) -> list[tuple[float, ...]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(line["epoch"], line["loss"], line["held_out"], line["is_best"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "weave.pt"
+    assert [r.epoch for r in epochs(data_root, teacher_file, out)] == [1, 2, 3]
+    return out
+
+
+def test_the_same_seed_gives_the_same_bits(
+    data_root: Path, teacher_file: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    out = tmp_path / "again.pt"
+    list(epochs(data_root, teacher_file, out))
+    assert_same_runs(load_checkpoint(out), load_checkpoint(uninterrupted))
+    logs = [outcomes(pipeline.log_path(path)) for path in (out, uninterrupted)]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(
+    data_root: Path, teacher_file: Path, tmp_path: Path, uninterrupted: Path, stop_after: int
+) -> None:
+    out = tmp_path / "weave.pt"
+    with closing(epochs(data_root, teacher_file, out)) as run:
+        for _ in range(stop_after):
+            next(run)
+    assert load_checkpoint(out).training["epochs_done"] == stop_after
+    rest = [r.epoch for r in epochs(data_root, teacher_file, out, resume=True)]
+    assert rest == list(range(stop_after + 1, 4))
+    assert_same_runs(load_checkpoint(out), load_checkpoint(uninterrupted))
+    logs = [outcomes(pipeline.log_path(path)) for path in (out, uninterrupted)]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_has_nothing_to_resume(
+    data_root: Path, teacher_file: Path, uninterrupted: Path
+) -> None:
+    before = uninterrupted.read_bytes()
+    assert list(epochs(data_root, teacher_file, uninterrupted, resume=True)) == []
+    assert uninterrupted.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 4),
+        ("learning_rate", 0.2),
+        ("momentum", 0.8),
+        ("weight_decay", 0.0),
+        ("seed", 1),
+        ("held_out", 0.3),
+    ],
+)
+def test_a_resumed_run_keeps_its_options(
+    data_root: Path, teacher_file: Path, uninterrupted: Path, name: str, value: float
+) -> None:
+    options = replace(OPTIONS, **{name: value})
+    with pytest.raises(CheckpointError, match=f"was trained with {name} .*, got {value}; repeat"):
+        next(epochs(data_root, teacher_file, uninterrupted, options, resume=True))
+
+
+def test_seeds_differ_in_split_weights_and_order(data_root: Path, teacher_file: Path) -> None:
+    fits = [start(data_root, teacher_file, replace(OPTIONS, seed=seed)) for seed in (0, 1)]
+    splits = [
+        pipeline.read_source(data_root / "weave/train/good", CONFIG, fit.options).held_out_index
+        for fit in fits
+    ]
+    assert splits[0] != splits[1]
+    weights = [fit.model.student.state_dict()["conv1.weight"] for fit in fits]
+    assert not torch.equal(*weights)
+    assert fits[0].run_epoch().loss != fits[1].run_epoch().loss
+
+
+def test_the_callers_random_state_does_not_count(data_root: Path, teacher_file: Path) -> None:
+    students = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        fit = start(data_root, teacher_file)
+        fit.run_epoch()
+        students.append(fit.best_student)
+    assert_same_states(*students)
+
+
+def test_only_the_student_learns(data_root: Path, teacher_file: Path) -> None:
+    fit = start(data_root, teacher_file)
+    student = {k: v.clone() for k, v in fit.model.student.state_dict().items()}
+    fit.run_epoch()
+    untouched, _ = load_teacher("resnet18", CONFIG.levels, teacher_file)
+    assert_same_states(fit.model.teacher.state_dict(), untouched.state_dict())
+    learnt = fit.model.student.state_dict()
+    assert not any(torch.equal(learnt[key], value) for key, value in student.items())
+
+
+def test_every_image_counts_once_in_the_loss(data_root: Path, teacher_file: Path) -> None:
+    fit, losses = start(data_root, teacher_file), []
+    record = fit.run_epoch(losses.append)
+    assert len(losses) == 3
+    assert record.loss == pytest.approx((5 * losses[0] + 5 * losses[1] + 2 * losses[2]) / 12)
+    assert record.loss != pytest.approx(sum(losses) / 3, rel=1e-6)
+    assert fit.run_epoch().loss < record.loss
+
+
+def test_held_out_is_the_mean_map_of_the_network(data_root: Path, teacher_file: Path) -> None:
+    fit = start(data_root, teacher_file)
+    record = fit.run_epoch()
+    source = pipeline.read_source(data_root / "weave/train/good", CONFIG, OPTIONS)
+    with torch.inference_mode():
+        maps, _ = fit.model.eval()(torch.from_numpy(source.images[source.held_out_index]))
+    assert record.held_out == pytest.approx(float(maps.mean()), rel=1e-3)
+
+
+def test_the_lowest_held_out_map_is_kept(
+    data_root: Path, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = start(data_root, teacher_file)
+    values = [3.0, 1.0, 2.0, 1.0]
+    monkeypatch.setattr(fit, "_mean_held_out_map", iter(values).__next__)
+    records, students = [], []
+    for _ in values:
+        records.append(fit.run_epoch())
+        students.append({k: v.clone() for k, v in fit.model.student.state_dict().items()})
+    assert [r.held_out for r in records] == values
+    assert [r.is_best for r in records] == [True, True, False, False]
+    assert (fit.best_epoch, fit.best_held_out) == (2, 1.0)
+    assert_same_states(fit.best_student, students[1])
+    assert not torch.equal(students[1]["conv1.weight"], students[3]["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("images", "cached"), [(0, (0, 0)), (7, (7, 0)), (13, (12, 1)), (99, (12, 3))]
+)
+def test_the_cache_changes_nothing(
+    data_root: Path, teacher_file: Path, images: int, cached: tuple[int, int]
+) -> None:
+    fits = []
+    for count in (images, 99):
+        options = replace(OPTIONS, cache_gb=(count + 0.5) * BYTES_PER_IMAGE / BYTES_PER_GB)
+        source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
+        fit, _ = pipeline.prepare(source, CONFIG, options, teacher_weights=teacher_file)
+        seen: list[int] = []
+        assert fit.cache_teacher(seen.append) == min(count, 15) * BYTES_PER_IMAGE
+        assert sum(seen) == min(count, 15)
+        fits.append(fit)
+    assert (fits[0].train.cached_count, fits[0].held_out.cached_count) == cached
+    index = torch.tensor([11, 0, 6, 7])
+    for a, b in zip(*(fit.train.targets(index) for fit in fits), strict=True):
+        assert a.dtype == torch.float16
+        np.testing.assert_allclose(a.float(), b.float(), atol=1e-3)
+    records = [fit.run_epoch() for fit in fits]
+    assert records[0].loss == pytest.approx(records[1].loss, rel=1e-4)
+    assert records[0].held_out == pytest.approx(records[1].held_out, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "broken"), [(5, "the loss is nan"), (32, "the held-out map is nan")]
+)
+def test_stops_when_training_diverges(
+    data_root: Path, teacher_file: Path, batch_size: int, broken: str
+) -> None:
+    options = replace(OPTIONS, learning_rate=1e30, batch_size=batch_size)
+    fit = start(data_root, teacher_file, options)
+    with pytest.raises(StpmError, match=f"{broken} in epoch 1, .*; lower --learning-rate"):
+        fit.run_epoch()
+    assert fit.epoch == 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_follows_fp32(data_root: Path, teacher_file: Path, precision: str) -> None:
+    """In weights that stay FP32."""
+    records = []
+    for chosen in ("fp32", precision):
+        options = replace(OPTIONS, precision=chosen, batch_size=6)
+        fit = start(data_root, teacher_file, options)
+        records.append(fit.run_epoch())
+        assert all(p.dtype == torch.float32 for p in fit.model.student.parameters())
+    assert records[0].loss != records[1].loss
+    assert records[1].loss == pytest.approx(records[0].loss, rel=0.01)
+    assert records[1].held_out == pytest.approx(records[0].held_out, rel=0.1)
+
+
+def test_fp16_resumes_with_its_loss_scale(data_root: Path, teacher_file: Path) -> None:
+    fit = start(data_root, teacher_file, replace(OPTIONS, precision="fp16"))
+    state = fit.resume_state()
+    state["scaler"]["scale"] = 1024.0
+    fit.load_resume_state(state, {})
+    fit.run_epoch()
+    after = fit.resume_state()["scaler"]
+    assert (after["scale"], after["_growth_tracker"]) == (1024.0, 3)
+
+
+def test_a_gpu_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(StpmError, match="torch finds no GPU; use --device cpu"):
+        resolve_device("cuda")
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_precision_is_bf16_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, native: bool, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
+    for device in ("cpu", "cuda"):
+        assert resolve_precision("auto", torch.device(device)) == expected
+    assert resolve_precision("fp16", CPU) == torch.float16
+
+
+def test_a_last_batch_of_one_image_is_used(teacher_file: Path) -> None:
+    teacher, _ = load_teacher("resnet18", CONFIG.levels, teacher_file)
+    images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    fit = Fit(Stpm(CONFIG, teacher), images[:6], images[6:], OPTIONS)
+    losses: list[float] = []
+    fit.run_epoch(losses.append)
+    assert len(losses) == 2
