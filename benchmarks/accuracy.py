@@ -75,10 +75,10 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
         checkpoint = load_checkpoint(model, teacher_weights)
         return [Candidate(model.name, "torch", "fp32", torch_scorer(checkpoint.model()))]
     bundle = Bundle(model)
-    verified = bundle.manifest.engines
-    names = [engine] if engine else [name for name in installed_engines() if name in verified]
-    # Without any of them the detector says which to install.
-    detectors = [Detector(bundle, name) for name in names or [None]]
+    usable = [name for name in installed_engines() if name in bundle.manifest.engines]
+    # With none, the detector says which one to install.
+    chosen: list[str | None] = [engine] if engine or not usable else [*usable]
+    detectors = [Detector(bundle, name) for name in chosen]
     return [_candidate(model.name, detector) for detector in detectors]
 
 

@@ -53,7 +53,10 @@ def accuracy(
         Path | None, typer.Option(help="Folder for pictures of input, heat map and truth.")
     ] = None,
 ) -> None:
-    """Evaluate checkpoints and bundles on labelled images, beside the published figures."""
+    """Evaluate checkpoints and bundles on labelled images, beside the published figures.
+
+    The table by kind of defect is the first model's; --out holds everyone's.
+    """
     from stpm.benchmarks.accuracy import candidates, measure, save_gallery
     from stpm.runtime.detector import Detector
     from stpm.train.datasets import test_samples
@@ -98,11 +101,10 @@ def _print(category: str, accuracies: list[Accuracy]) -> None:
         table.add_row(_label(outcome), *cells, *(f"{share:.1%}" for share in shares))
     for source, figures in reference_figures(category).items():
         table.add_row(source, *_cells(figures), style="dim")
-    kinds = _table(f"{category} by kind of defect", "", "kind", *METRICS.values())
-    for outcome in accuracies:
-        for kind, metrics in outcome.evaluation.by_kind.items():
-            kinds.add_row(_label(outcome), kind, *_cells(asdict(metrics)))
-        kinds.add_section()
+    first = accuracies[0]
+    kinds = _table(f"{category} by kind of defect, {_label(first)}", "", *METRICS.values())
+    for kind, metrics in first.evaluation.by_kind.items():
+        kinds.add_row(kind, *_cells(asdict(metrics)))
     console = Console()
     console.print(table)
     console.print(kinds)
@@ -118,7 +120,12 @@ def _table(title: str, *columns: str) -> Table:
 
     table = Table(title=title)
     for column in columns:
-        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
+        table.add_column(
+            column,
+            justify="right" if column else "left",
+            overflow="fold",
+            min_width=6 if column else None,
+        )
     return table
 
 

@@ -1,0 +1,66 @@
+"""`stpm-bench` as users run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from stpm.benchmarks.cli import main
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_names_the_command() -> None:
+    code, stdout, _ = run("--help")
+    assert code == 0
+    assert "accuracy" in stdout
+
+
+def test_the_table_and_the_json_hold_the_same_figures(
+    checkpoint_path: Path, bundle_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "accuracy.json"
+    code, stdout, stderr = run(
+        "accuracy", checkpoint_path, bundle_path, "--data", data_root, "--out", out
+    )
+    assert code == 0, stderr
+    rows = json.loads(out.read_text())["weave"]
+    assert rows[0]["engine"] == "torch"
+    assert rows[0]["decisions"] is None
+    assert {row["name"] for row in rows[1:]} == {"weave.stpm"}
+    assert all(row["image_count"] == 8 for row in rows)
+    for row in rows:
+        for name in ("image_auroc", "pixel_auroc", "aupro"):
+            assert f"{row['overall'][name]:.4f}" in stdout
+
+
+def test_published_figures_stand_beside_a_category_of_mvtec(
+    checkpoint_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bottle").symlink_to(data_root / "weave")
+    code, stdout, _ = run("accuracy", checkpoint_path, "--data", tmp_path, "--category", "bottle")
+    assert code == 0
+    assert "0.9880" in stdout
+    assert "0.9592" in stdout
+
+
+def test_an_unknown_category_is_one_sentence(checkpoint_path: Path, data_root: Path) -> None:
+    code, stdout, stderr = run(
+        "accuracy", checkpoint_path, "--data", data_root, "--category", "nut"
+    )
+    assert code == 1
+    assert stdout == ""
+    assert stderr.count("\n") == 1
+    assert "nut: there is no such folder" in stderr
+
+
+def test_a_missing_model_is_one_sentence(data_root: Path, tmp_path: Path) -> None:
+    code, _, stderr = run("accuracy", tmp_path / "weave.pt", "--data", data_root)
+    assert code == 1
+    assert "there is no such checkpoint" in stderr
+    assert "Traceback" not in stderr
