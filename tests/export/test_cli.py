@@ -1,0 +1,139 @@
+"""`stpm-export` as users run it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from stpm.export.cli import main, parse_batch
+from stpm.runtime import Bundle, Detector, backends
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert "Traceback" not in result.output
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_help_names_the_flags() -> None:
+    code, stdout, _ = run("--help")
+    assert code == 0
+    for flag in ("--ckpt", "--fp16", "--bf16", "--camera-size", "--batch", "--false-alarm-rate"):
+        assert flag in stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"), [("1", (1, 1)), ("8", (8, 8)), ("1..16", (1, 16)), ("4..4", (4, 4))]
+)
+def test_batch(text: str, limits: tuple[int, int]) -> None:
+    assert parse_batch(text) == limits
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--fp16", "--bf16"),
+        ("--batch", "0"),
+        ("--batch", "4..1"),
+        ("--batch", "many"),
+        ("--camera-size", "1024*768"),
+        ("--camera-size", "0x5"),
+        (),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], checkpoint_path: Path) -> None:
+    ckpt = ("--ckpt", checkpoint_path) if arguments else ()
+    code, stdout, _ = run(*ckpt, *arguments)
+    assert code == 2
+    assert stdout == ""
+
+
+def test_the_fewest_flags(
+    checkpoint_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    data_root: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = run("--ckpt", checkpoint_path)
+    assert code == 0, stderr
+    assert stdout == "weave.stpm\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["weave.stpm"]
+    result = Detector(tmp_path / "weave.stpm")(data_root / "weave/test/good/000.png")
+    assert result.anomaly_map.shape == (64, 64)
+
+    before = (tmp_path / "weave.stpm/manifest.json").read_bytes()
+    code, stdout, stderr = run("--ckpt", checkpoint_path)
+    assert (code, stdout) == (1, "")
+    assert "--overwrite" in stderr
+    assert (tmp_path / "weave.stpm/manifest.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_calibrating_on_other_images(
+    checkpoint_path: Path, tmp_path: Path, data_root: Path
+) -> None:
+    out = tmp_path / "a.stpm"
+    folder = data_root / "weave/train/good"
+    arguments = ("--ckpt", checkpoint_path, "--out", out, "--batch", "1..4")
+    code, _, stderr = run(*arguments, "--calibrate", folder, "--false-alarm-rate", "0.2")
+    assert code == 0, stderr
+    for record in Bundle(out).manifest.engines.values():
+        assert record.calibration.image_count == 15
+        assert record.calibration.false_alarm_rate == 0.2
+
+
+def test_held_out_images_that_are_gone(checkpoint_path: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint_path, weights_only=True)
+    content["training"]["folder"] = str(tmp_path / "gone")
+    moved = tmp_path / "moved.pt"
+    torch.save(content, moved)
+    code, stdout, stderr = run("--ckpt", moved, "--out", tmp_path / "moved.stpm")
+    assert (code, stdout) == (1, "")
+    assert "--calibrate DIR" in stderr
+    assert "3 of 3 are missing" in stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved.pt"]
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    code, _, stderr = run("--ckpt", tmp_path / "no.pt", "--out", tmp_path / "no.stpm")
+    assert code == 1
+    assert stderr.count("\n") == 1
+    assert "there is no such checkpoint" in stderr
+
+
+def test_missing_folder(checkpoint_path: Path, tmp_path: Path) -> None:
+    code, _, stderr = run("--ckpt", checkpoint_path, "--out", tmp_path / "no/a.stpm")
+    assert code == 1
+    assert "there is no such folder" in stderr
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_an_engine_that_is_not_installed(
+    checkpoint_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(backends, "installed_engines", lambda: ["onnxruntime"])
+    out = tmp_path / "a.stpm"
+    code, _, stderr = run(
+        "--ckpt", checkpoint_path, "--out", out, "--batch", "1..4", "--engine", "openvino"
+    )
+    assert code == 1
+    assert "pip install 'stpm[openvino]'" in stderr
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_a_folder_that_is_no_bundle_is_kept(checkpoint_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "photos"
+    shutil.copytree(Path(__file__).parent, out, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(path.name for path in out.iterdir())
+    code, _, stderr = run("--ckpt", checkpoint_path, "--out", out, "--batch", "1..4", "--overwrite")
+    assert code == 1
+    assert "no bundle" in stderr
+    assert sorted(path.name for path in out.iterdir()) == before
