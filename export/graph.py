@@ -13,6 +13,8 @@ from stpm.train.stpm import Stpm, anomaly_map
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Of teacher and student, by precision; everything else is FP32."""
+COARSE_UNIT = 1 << 14
+"""8 bits of a grey level and 14 of a coarse weight fit float32; so do those of 500 fine weights."""
 
 
 class DeploymentGraph(nn.Module):
@@ -36,8 +38,8 @@ class DeploymentGraph(nn.Module):
         self.input_size = camera_size or network_size
         self.map_size = network_size
         self.resize = PillowResize(self.input_size, network_size)
-        self.upsample = MatrixUpsample(_level_sizes(model), network_size)
         self.model = copy.deepcopy(model).eval()
+        self.upsample = MatrixUpsample(_level_sizes(self.model), network_size)
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
         for network in (self.model.teacher, self.model.student):
             fold_batch_norm(network)
@@ -60,7 +62,11 @@ class DeploymentGraph(nn.Module):
 
 
 class PillowResize(nn.Module):
-    """Pillow's antialiased bilinear resize: columns, then rows, each rounded to grey levels."""
+    """Pillow's antialiased bilinear resize: columns, then rows, each rounded to grey levels.
+
+    A grey level times a weight has up to 30 bits, float32 holds 24. So each weight is the sum of a
+    coarse and a fine one, and no product or sum is ever rounded, whatever an engine's order.
+    """
 
     columns: Tensor
     rows: Tensor
@@ -70,16 +76,27 @@ class PillowResize(nn.Module):
         self._height_changes = size[0] != target[0]
         self._width_changes = size[1] != target[1]
         rows, columns = (antialias_matrix(s, t) for s, t in zip(size, target, strict=True))
-        self.register_buffer("rows", torch.from_numpy(rows))
-        self.register_buffer("columns", torch.from_numpy(columns.T.copy()))
+        self.register_buffer("rows", _coarse_and_fine(torch.from_numpy(rows)))
+        self.register_buffer("columns", _coarse_and_fine(torch.from_numpy(columns.T.copy())))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
         if self._width_changes:
-            pixels = torch.floor(pixels @ self.columns + 0.5)
+            pixels = _rounded_sum(pixels @ self.columns[0], pixels @ self.columns[1])
         if self._height_changes:
-            pixels = torch.floor(self.rows @ pixels + 0.5)
+            pixels = _rounded_sum(self.rows[0] @ pixels, self.rows[1] @ pixels)
         return pixels
+
+
+def _coarse_and_fine(weights: Tensor) -> Tensor:
+    """Split weights (..) into multiples of 1/COARSE_UNIT and what they lack, float32 (2,..)."""
+    coarse = torch.round(weights * COARSE_UNIT) / COARSE_UNIT
+    return torch.stack([coarse, weights - coarse])
+
+
+def _rounded_sum(coarse: Tensor, fine: Tensor) -> Tensor:
+    whole = torch.floor(coarse)
+    return whole + torch.floor(coarse - whole + fine + 0.5)
 
 
 class MatrixUpsample(nn.Module):
@@ -102,7 +119,7 @@ class MatrixUpsample(nn.Module):
 def fold_batch_norm(network: nn.Module) -> None:
     """Fold every batch norm that follows a convolution into its weights, in place."""
     modules = dict(network.named_modules())
-    for node in fx.symbolic_trace(network).graph.nodes:
+    for node in _LayerTracer().trace(network).nodes:
         source = node.args[0] if node.args else None
         if (
             node.op == "call_module"
@@ -115,6 +132,13 @@ def fold_batch_norm(network: nn.Module) -> None:
             folded = fuse_conv_bn_eval(modules[name], modules[node.target])
             network.set_submodule(name, folded)
             network.set_submodule(node.target, nn.Identity())
+
+
+class _LayerTracer(fx.Tracer):
+    """Keeps convolutions whole that a package derives from torch's own."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _level_sizes(model: Stpm) -> list[tuple[int, int]]:

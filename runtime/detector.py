@@ -76,7 +76,7 @@ class Detector:
         for image, anomaly_map, score in zip(images, maps, scores, strict=True):
             yield Result(
                 score=float(score),
-                anomaly_map=anomaly_map,
+                anomaly_map=anomaly_map.copy(),  # else one kept result keeps its whole batch
                 threshold=self.calibration.image_threshold,
                 pixel_threshold=self.calibration.pixel_threshold,
                 image_size=(image.shape[0], image.shape[1]),

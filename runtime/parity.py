@@ -40,7 +40,7 @@ def compare(
     """
     if anomaly_maps.shape != reference_maps.shape or pred_scores.shape != reference_scores.shape:
         return Parity(float("inf"), float("inf"))
-    # A map of zeros (a blank frame) is compared absolutely.
+    # Only keeps a map of zeros from dividing by zero.
     floor = np.finfo(np.float32).tiny
     peaks = np.maximum(np.abs(reference_maps).max(axis=(1, 2)), floor)
     maps = np.abs(anomaly_maps - reference_maps).max(axis=(1, 2)) / peaks

@@ -11,8 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stpm.runtime.errors import DataError
 
-ImageSource = str | Path | IO[bytes] | NDArray[np.uint8] | NDArray[np.uint16]
-"""A path, a binary file object, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order."""
+ImageSource = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, a binary file object, a Pillow image, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in
+RGB(A) order."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 UINT16_PER_UINT8 = 257
@@ -36,12 +37,12 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """
     if isinstance(source, np.ndarray):
         return _rgb_from_array(source)
-    name = (
-        str(source) if isinstance(source, str | Path) else getattr(source, "name", "image stream")
-    )
+    name = _name(source)
     try:
+        if isinstance(source, Image.Image):
+            return _rgb_from_pillow(source)
         with Image.open(source) as image:
-            return _rgb_from_pillow(ImageOps.exif_transpose(image))
+            return _rgb_from_pillow(image)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file; check the path.") from None
     except UnidentifiedImageError:
@@ -70,9 +71,26 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(resized)
 
 
+def _name(source: str | Path | IO[bytes] | Image.Image) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Image.Image):
+        return "image"
+    if not hasattr(source, "read"):
+        raise DataError(
+            f"got {type(source).__name__} as an image, expected a path, a binary file object, a "
+            "Pillow image or an array."
+        )
+    return str(getattr(source, "name", "image stream"))
+
+
 def _rgb_from_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        return _rgb_from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > np.iinfo(np.uint16).max:
+            raise ValueError("got 32-bit pixels, expected 8 or 16 bits")
+        return _rgb_from_array(grey.astype(np.uint16))
     if image.mode == "F":
         raise ValueError("got floating-point pixels, expected 8 or 16 bits")
     # Pillow warns about a palette's transparency that a conversion loses.

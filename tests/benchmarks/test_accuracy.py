@@ -52,7 +52,7 @@ def test_checkpoint_and_bundle_agree(
 ) -> None:
     samples = list_samples(data_root / "weave")
     both = candidates(checkpoint_path, None, None) + candidates(bundle_path, None, None)
-    assert [candidate.engine for candidate in both][0] == "torch"
+    assert both[0].engine == "torch"
     outcomes = [measure(candidate, samples) for candidate in both]
     assert len(outcomes) >= 2
     for outcome in outcomes[1:]:

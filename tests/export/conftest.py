@@ -29,13 +29,16 @@ def export_onnx(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint
     folder = tmp_path_factory.mktemp("onnx")
 
     @functools.cache
-    def export(
-        precision: str = "fp32", batch: Size = (1, 4), camera_size: Size | None = None
-    ) -> Path:
+    def once(precision: str, batch: Size, camera_size: Size | None) -> Path:
         graph = DeploymentGraph(checkpoint.model(), precision, camera_size)
         path = folder / f"{precision}_{batch}_{camera_size}.onnx"
         onnx_from_graph(graph, path, batch)
         return path
+
+    def export(
+        precision: str = "fp32", batch: Size = (1, 4), camera_size: Size | None = None
+    ) -> Path:
+        return once(precision, batch, camera_size)
 
     return export
 

@@ -40,8 +40,10 @@ def test_batch(text: str, limits: tuple[int, int]) -> None:
         ("--batch", "0"),
         ("--batch", "4..1"),
         ("--batch", "many"),
+        ("--batch", "1..5000"),
         ("--camera-size", "1024*768"),
         ("--camera-size", "0x5"),
+        ("--camera-size", "20000x100"),
         (),
     ],
 )
@@ -126,6 +128,18 @@ def test_an_engine_that_is_not_installed(
     assert code == 1
     assert "pip install 'stpm[openvino]'" in stderr
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_overwriting_a_bundle(checkpoint_path: Path, bundle_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "weave.stpm"
+    shutil.copytree(bundle_path, out)
+    (out / "manifest.json").write_text("{}")
+    arguments = ("--ckpt", checkpoint_path, "--out", out, "--batch", "1..4", "--overwrite")
+    code, stdout, stderr = run(*arguments, "--engine", "onnxruntime")
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    assert list(Bundle(out).manifest.engines) == ["onnxruntime"]
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.usefixtures("exports_once")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,19 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm.export import pipeline
 from stpm.export.pipeline import ExportOptions, export_bundle, reduced_scoring_layers
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
+from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.detector import run_in_batches
 from stpm.runtime.parity import TOLERANCES, compare
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images
+from stpm.train.stpm import ModelConfig
 
+ExportOnnx = Callable[..., Path]
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
@@ -48,7 +50,9 @@ def good(data_root: Path) -> list[Path]:
 
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("name", ENGINES)
-def test_parity(name, precision, checkpoint, export_onnx, data_root) -> None:  # type: ignore[no-untyped-def]
+def test_parity(
+    name: str, precision: str, checkpoint: Checkpoint, export_onnx: ExportOnnx, data_root: Path
+) -> None:
     if name not in installed_engines():
         pytest.skip(f"{name} is not installed")
     model = export_onnx(precision).read_bytes()
@@ -81,9 +85,16 @@ def test_scoring_in_half_precision_is_seen() -> None:
         "fp32/node__to_copy_2": "bf16",
         "fp32/node_matmul_1,fp32/node_mul_2": "f16",
         "fp32/node_div,fp32/node__to_copy_1": "bf16",
+        "student/node_relu_4,fp32/node_linalg_vector_norm": "bf16",
+        "Power_41,fp32/node_div_1,fp32/node_sub_1": "bf16",
+        "Constant_43": "f16",
         "fp32/node_sum_1": "f32",
+        "fp32/node_permute": "u8",
     }
-    assert reduced_scoring_layers(layers) == ["fp32/node_matmul_1,fp32/node_mul_2"]
+    assert reduced_scoring_layers(layers) == [
+        "fp32/node_matmul_1,fp32/node_mul_2",
+        "Power_41,fp32/node_div_1,fp32/node_sub_1",
+    ]
 
 
 @pytest.mark.usefixtures("exports_once")
@@ -93,9 +104,10 @@ def test_an_engine_that_scores_in_half_precision_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "reduced_scoring_layers", lambda _: ["fp32/node_mul"])
-    with pytest.raises(ParityError, match="fp32/node_mul"):
-        export(checkpoint, tmp_path / "weave.stpm", good)
+    layers = {"teacher/node_Conv_1": "bf16", "fp32/node_mul": "bf16"}
+    monkeypatch.setattr(OnnxRuntimeEngine, "layer_precisions", lambda _: layers)
+    with pytest.raises(ParityError, match=r"1 layers.*fp32/node_mul"):
+        export(checkpoint, tmp_path / "weave.stpm", good, engines=("onnxruntime",))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,15 +121,19 @@ def test_the_bundle_scores_as_torch_does(
         assert Detector(bundle_path, name)(path).score == pytest.approx(float(score), rel=1e-4)
 
 
-def test_what_the_manifest_records(bundle_path: Path) -> None:
+def test_what_the_manifest_records(bundle_path: Path, checkpoint: Checkpoint) -> None:
     manifest = Bundle(bundle_path).manifest
     assert (manifest.name, manifest.method, manifest.precision) == ("weave", "stpm", "fp32")
     assert manifest.input == InputContract((64, 64), (1, 4), "host")
     assert manifest.map_size == (64, 64)
     assert manifest.tolerance == TOLERANCES["fp32"]
     assert set(manifest.engines) == set(installed_engines())
-    assert manifest.provenance["training"]["options"]["epochs"] == 2
-    assert manifest.provenance["config"]["backbone"] == "resnet18"
+    provenance = manifest.provenance
+    assert ModelConfig.from_dict(provenance["config"]) == checkpoint.config
+    assert provenance["teacher"] == checkpoint.teacher_id
+    for key in ("data_sha256", "options", "best_epoch", "epochs_done", "versions"):
+        assert provenance["training"][key] == checkpoint.training[key]
+    assert (provenance["verified_on"], provenance["calibrated_on"]) == (4, 3)
     assert set(manifest.versions) >= {"stpm", "torch", "onnx", "python"}
 
 
@@ -126,16 +142,36 @@ def test_golden_images_are_the_lowest_the_median_and_the_highest(
 ) -> None:
     images = torch.from_numpy(np.stack([load_image(path) for path in good]))
     with torch.no_grad():
-        _, scores = checkpoint.model()(images)
-    ordered = np.sort(scores.numpy())
-    golden = np.sort(Bundle(bundle_path).golden().pred_scores)
-    np.testing.assert_allclose(golden, ordered[[0, 2, 3]], rtol=1e-5)
+        maps, scores = checkpoint.model()(images)
+    chosen = np.sort(np.argsort(scores.numpy())[[0, 2, 3]])
+    golden = Bundle(bundle_path).golden()
+    np.testing.assert_array_equal(golden.images, images[chosen])
+    np.testing.assert_allclose(golden.pred_scores, scores[chosen], rtol=1e-5)
+    np.testing.assert_allclose(golden.anomaly_maps, maps[chosen], atol=1e-5 * scores.max())
 
 
 def test_the_smallest_rate_that_the_images_support_is_the_default(bundle_path: Path) -> None:
     for record in Bundle(bundle_path).manifest.engines.values():
         assert record.calibration.image_count == 3
         assert record.calibration.false_alarm_rate == pytest.approx(1 / 4)
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_one_in_a_hundred_is_the_default_where_the_images_support_it(
+    checkpoint: Checkpoint, good: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "weave.stpm"
+    export(checkpoint, out, good * 25, engines=("onnxruntime",))
+    calibration = Bundle(out).manifest.engines["onnxruntime"].calibration
+    assert (calibration.image_count, calibration.false_alarm_rate) == (100, 0.01)
+
+
+@pytest.mark.usefixtures("exports_once")
+def test_a_rate_of_zero_is_no_wish_for_the_default(
+    checkpoint: Checkpoint, good: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="false-alarm rate is 0"):
+        export(checkpoint, tmp_path / "weave.stpm", good, false_alarm_rate=0.0)
 
 
 @pytest.mark.usefixtures("exports_once")
@@ -222,5 +258,8 @@ def test_a_real_student_keeps_its_scores(tmp_path: Path) -> None:
         export(checkpoint, out, images, precision=precision, engines=("onnxruntime",))
         parity = Bundle(out).manifest.engines["onnxruntime"].parity
         assert parity["map_difference"] <= tolerance
-        results[precision] = [r.score for r in Detector(out, "onnxruntime").batch(images)]
+        detector = Detector(out, "onnxruntime")
+        results[precision] = [result.score for result in detector.batch(images)]
+        for grey in (0, 255):
+            assert np.isfinite(detector(np.full((256, 256), grey, np.uint8)).score)
     assert np.argsort(results["fp32"]).tolist() == np.argsort(results["fp16"]).tolist()

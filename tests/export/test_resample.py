@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -24,10 +25,17 @@ COMMON = [
     ((1, 1), (7, 5)),
     ((7, 5), (1, 1)),
     ((64, 64), (64, 64)),
+    ((320, 320), (256, 256)),
+    ((480, 640), (256, 256)),
+    ((2048, 8), (16, 8)),
     ((64, 90), (64, 45)),
     ((90, 64), (45, 64)),
     ((31, 17), (256, 256)),
 ]
+ROWS_FIRST = pytest.mark.xfail(
+    int(PIL.__version__.split(".")[0]) >= 13,
+    reason="Pillow 13 resizes the rows of tall images first, and so does the host",
+)
 
 
 def noise(size: Size) -> NDArray[np.uint8]:
@@ -61,35 +69,31 @@ def examples(test):
 
 
 @examples
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(sizes, sizes)
 def test_matrices_give_exactly_pillows_grey_levels(source: Size, target: Size) -> None:
-    image = noise(source)
-    rows, columns = (antialias_matrix(s, t).astype(float) for s, t in zip(source, target))
-    channels = np.moveaxis(image.astype(float), 2, 0)
-    expected = np.moveaxis(pillow(image, target), 2, 0)
-    np.testing.assert_array_equal(rounded(rows @ rounded(channels @ columns.T)), expected)
+    image = noise(source)[..., 0]
+    rows, columns = (
+        antialias_matrix(*axis).astype(float) for axis in zip(source, target, strict=True)
+    )
+    resized = rounded(rows @ rounded(image.astype(float) @ columns.T))
+    np.testing.assert_array_equal(resized, pillow(image, target))
 
 
 @examples
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(sizes, sizes)
-def test_the_graph_rounds_like_pillow(source: Size, target: Size) -> None:
+def test_the_graph_gives_exactly_pillows_grey_levels(source: Size, target: Size) -> None:
     image = noise(source)
-    difference = np.abs(in_graph(image, target) - pillow(image, target))
-    assert difference.max() <= 1
-    assert np.count_nonzero(difference) <= max(1, 0.001 * difference.size)
+    np.testing.assert_array_equal(in_graph(image, target), pillow(image, target))
 
 
 @pytest.mark.parametrize(
-    ("source", "target"),
-    [((900, 900), (256, 256)), ((768, 1024), (256, 256)), ((1200, 300), (256, 256))],
+    "source", [(900, 900), (768, 1024), pytest.param((1200, 300), marks=ROWS_FIRST)]
 )
-def test_host_and_graph_resize_alike(source: Size, target: Size) -> None:
+def test_host_and_graph_resize_alike(source: Size) -> None:
     image = noise(source)
-    difference = np.abs(in_graph(image, target) - resize(image, target))
-    assert difference.max() <= 1
-    assert np.count_nonzero(difference) <= 0.001 * difference.size
+    np.testing.assert_array_equal(in_graph(image, (256, 256)), resize(image, (256, 256)))
 
 
 @pytest.mark.parametrize("source", [(96, 80), (7, 200), (1, 1)])

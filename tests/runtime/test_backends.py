@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -153,7 +152,7 @@ def test_unknown_engine() -> None:
 
 
 @pytest.fixture
-def uninstalled(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def uninstalled(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Hide one engine's library."""
     find = importlib.util.find_spec
 

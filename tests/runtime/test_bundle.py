@@ -38,6 +38,7 @@ from stpm.runtime.bundle import (
 from stpm.runtime.calibration import Calibration
 from stpm.runtime.errors import BundleError
 
+SPECIFICATION = Path(__file__).parents[2] / "docs/format.md"
 REMOVED = object()
 RECORD = EngineRecord(
     calibration=Calibration(1.5, 0.5, 0.1, 9, (0.003, 0.3)),
@@ -157,6 +158,15 @@ def test_layout_of_the_folder(part: Path) -> None:
     }
 
 
+def test_example_of_the_specification_is_complete(part: Path) -> None:
+    text = SPECIFICATION.read_text()
+    example = text.split("```json\n")[1].split("```")[0]
+    (part / MANIFEST).write_text(example)
+    assert json.loads(Bundle(part).manifest.to_json()) == json.loads(example)
+    for keys in REQUIRED:
+        assert f"| `{keys[-1]}` |" in text
+
+
 def test_exported_bundle_opens(bundle_path: Path) -> None:
     opened = Bundle(str(bundle_path))
     assert opened.manifest.input == InputContract((64, 64), (1, 4), "host")
@@ -255,6 +265,12 @@ def test_other_schema_versions(part: Path, version: object) -> None:
     with pytest.raises(BundleError, match=r"got schema version .*, expected 1") as caught:
         Bundle(part)
     assert repr(version) in str(caught.value)
+
+
+def test_no_more_of_a_manifest_is_read_than_is_allowed(part: Path) -> None:
+    os.truncate(part / MANIFEST, 1 << 40)
+    with pytest.raises(BundleError, match="is larger than"):
+        Bundle(part)
 
 
 @pytest.mark.parametrize("surplus", [0, 1])
@@ -411,6 +427,10 @@ def linked_model(path: Path) -> None:
     (path / MODEL).symlink_to(outside)
 
 
+def terabyte_model(path: Path) -> None:
+    os.truncate(path / MODEL, 1 << 40)
+
+
 def smaller_size(path: Path) -> None:
     change_manifest(path, (*ENTRY, "size_bytes"), len(GRAPH) - 1)
 
@@ -431,6 +451,7 @@ def other_hash(path: Path) -> None:
         altered_model,
         longer_model,
         linked_model,
+        terabyte_model,
         smaller_size,
         larger_size,
         other_hash,

@@ -85,12 +85,23 @@ def test_result_of_a_golden_image(detector: Detector) -> None:
         assert result.image_size == (64, 64)
 
 
-def test_thresholds_are_those_of_the_engine(detector: Detector) -> None:
-    record = detector.bundle.manifest.engines[detector.engine_name]
+@pytest.mark.parametrize("name", ENGINES)
+def test_thresholds_are_those_of_the_engine(copied: Path, name: str) -> None:
+    require(name)
+    records = Bundle(copied).manifest.engines
+    marked = {
+        name: replace(
+            record,
+            calibration=replace(record.calibration, image_threshold=i + 0.5, pixel_threshold=i),
+        )
+        for i, (name, record) in enumerate(records.items())
+    }
+    rewrite(copied, engines=marked)
+    detector = Detector(copied, name)
     result = detector(noise(10, 12))
-    assert detector.calibration == record.calibration
-    assert result.threshold == record.calibration.image_threshold
-    assert result.pixel_threshold == record.calibration.pixel_threshold
+    assert detector.calibration == marked[name].calibration
+    assert result.threshold == marked[name].calibration.image_threshold
+    assert result.pixel_threshold == marked[name].calibration.pixel_threshold
 
 
 def test_images_are_resized_like_in_training(detector: Detector) -> None:

@@ -330,3 +330,20 @@ def test_resize_to_the_same_size_changes_nothing() -> None:
     pixels = noise(6, 5, 3)
     before = pixels.copy()
     assert_pixels(resize(pixels, (6, 5)), before)
+
+
+def test_pillow_images_are_taken_as_they_are() -> None:
+    image = Image.fromarray(noise(6, 5, 3))
+    np.testing.assert_array_equal(load_image(image), np.asarray(image))
+    assert image.size == (5, 6), "the caller's image is unchanged"
+
+
+def test_what_is_no_image_at_all() -> None:
+    with pytest.raises(DataError, match="got bytes as an image, expected a path"):
+        load_image(b"png")  # type: ignore[arg-type]
+
+
+def test_thirty_two_bit_pixels() -> None:
+    pixels = np.array([[0, 70000]], np.int32)
+    with pytest.raises(DataError, match="got 32-bit pixels"):
+        load_image(Image.fromarray(pixels))

@@ -60,14 +60,18 @@ def good(data_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(data_root / "weave/train/good", tmp_path / "parts"))
 
 
-@pytest.fixture
-def flags(teacher_file: Path, tmp_path: Path) -> list[str]:
-    """What a quick run needs besides its images."""
+def flags_for(teacher_file: Path, out: Path) -> list[str]:
     return [
-        *("--out", str(tmp_path / "part.pt"), "--teacher-weights", str(teacher_file)),
+        *("--out", str(out), "--teacher-weights", str(teacher_file)),
         *("--input-size", "32", "--epochs", "2", "--batch-size", "5", "--learning-rate", "0.1"),
         *("--device", "cpu", "--precision", "fp32"),
     ]
+
+
+@pytest.fixture
+def flags(teacher_file: Path, tmp_path: Path) -> list[str]:
+    """What a quick run needs besides its images."""
+    return flags_for(teacher_file, tmp_path / "part.pt")
 
 
 def run(*arguments: object) -> Result:
@@ -104,28 +108,36 @@ def log_of(checkpoint: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in pipeline.log_path(checkpoint).read_text().splitlines()]
 
 
-def test_help_lists_every_flag() -> None:
+def test_help_lists_every_flag_and_its_default() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    assert (
-        set(re.findall(r"(?<=\s)--[a-z-]+", re.sub(r"\x1b\[[\d;]*m", "", result.stdout))) == FLAGS
-    )
+    plain = " ".join(re.sub(r"\x1b\[[\d;]*m|│", "", result.stdout).split())
+    assert set(re.findall(r"(?<= )--[a-z-]+", plain)) == FLAGS
     for default in ("CATEGORY.pt", "resnet18", "layer1,layer2,layer3", "256", "200", "32", "0.4"):
-        assert f"[default: {default}" in " ".join(result.stdout.replace("│", " ").split())
+        assert re.search(rf"\[default: \(?{re.escape(default)}[)\]]", plain), default
 
 
-def test_trains_on_a_folder_of_good_images(good: Path, flags: list[str], tmp_path: Path) -> None:
-    out, before = tmp_path / "part.pt", sorted(tmp_path.iterdir())
-    result = succeed("--good", good, *flags)
+@pytest.fixture(scope="module")
+def finished(
+    data_root: Path, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """The checkpoint of a run of three epochs, beside the log of an older one."""
+    out = tmp_path_factory.mktemp("finished") / "part.pt"
+    pipeline.log_path(out).write_text("of an older run\n")
+    good = data_root / "weave/train/good"
+    return out, succeed("--good", good, *flags_for(teacher_file, out), "--epochs", 3)
+
+
+def test_trains_on_a_folder_of_good_images(finished: tuple[Path, Result], data_root: Path) -> None:
+    (out, result), good = finished, data_root / "weave/train/good"
     assert result.stdout == f"{out}\n"
-    assert sorted(tmp_path.iterdir()) == sorted([*before, out, tmp_path / "part.log.jsonl"])
+    assert sorted(p.name for p in out.parent.iterdir()) == ["part.log.jsonl", "part.pt"]
     checkpoint = load_checkpoint(out)
     assert checkpoint.config.input_size == (32, 32)
     assert checkpoint.training["folder"] == str(good)
-    assert checkpoint.training["options"]["epochs"] == checkpoint.training["epochs_done"] == 2
-    assert len(checkpoint.training["train"]) == 12
+    assert checkpoint.training["options"]["epochs"] == checkpoint.training["epochs_done"] == 3
     assert f"{good}: 12 images to train, 3 held out" in result.stderr
-    assert "epoch 2/2: loss" in result.stderr
+    assert "epoch 3/3: loss" in result.stderr
 
 
 def test_every_flag_reaches_the_checkpoint(
@@ -183,10 +195,8 @@ def test_the_checkpoint_is_named_after_the_images(
     assert sorted(p.name for p in Path().iterdir()) == [f"{name}.log.jsonl", f"{name}.pt"]
 
 
-def test_the_log_has_a_line_an_epoch(good: Path, flags: list[str], tmp_path: Path) -> None:
-    (tmp_path / "part.log.jsonl").write_text("of an older run\n")
-    succeed("--good", good, *flags, "--epochs", 3)
-    lines, training = log_of(tmp_path / "part.pt"), load_checkpoint(tmp_path / "part.pt").training
+def test_the_log_has_a_line_an_epoch(finished: tuple[Path, Result]) -> None:
+    lines, training = log_of(finished[0]), load_checkpoint(finished[0]).training
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     for line in lines:
         assert line.keys() == {
@@ -215,11 +225,12 @@ def test_the_log_has_a_line_an_epoch(good: Path, flags: list[str], tmp_path: Pat
         (("--good", "g", "--resume", "--overwrite"), "exclude each other"),
         (("--good", "g", "--input-size", "big"), "expected HxW such as 1024x768"),
         (("--good", "g", "--input-size", "0x64"), "expected HxW such as 1024x768"),
-        (("--good", "g", "--epochs", "0"), "x>=1"),
-        (("--good", "g", "--batch-size", "0"), "x>=1"),
-        (("--good", "g", "--learning-rate", "-0.1"), "x>=0"),
-        (("--good", "g", "--held-out", "1"), "0.01<=x<=0.9"),
-        (("--good", "g", "--seed", "-1"), "x>=0"),
+        (("--good", "g", "--epochs", "0"), "'--epochs'"),
+        (("--good", "g", "--batch-size", "0"), "'--batch-size'"),
+        (("--good", "g", "--learning-rate", "-0.1"), "'--learning-rate'"),
+        (("--good", "g", "--held-out", "1"), "'--held-out'"),
+        (("--good", "g", "--seed", "-1"), "'--seed'"),
+        (("--good", "g", "--cache-gb", "-1"), "'--cache-gb'"),
         (("--good", "g", "--device", "tpu"), "'auto', 'cpu', 'cuda'"),
         (("--good", "g", "--precision", "int8"), "'auto', 'fp32', 'bf16', 'fp16'"),
         (("--good", "g", "--colour"), "--colour"),
@@ -327,16 +338,6 @@ def test_a_corrupt_image_stops_the_run_or_is_left_out(
     }
 
 
-def test_resume_goes_on_for_more_epochs(good: Path, flags: list[str], tmp_path: Path) -> None:
-    out = tmp_path / "part.pt"
-    succeed("--good", good, *flags)
-    result = succeed("--good", good, *flags, "--resume", "--epochs", 3)
-    assert result.stdout == f"{out}\n"
-    assert [line["epoch"] for line in log_of(out)] == [1, 2, 3]
-    succeed("--good", good, *flags, "--epochs", 3, "--out", tmp_path / "whole.pt")
-    assert_same_students(out, tmp_path / "whole.pt")
-
-
 def assert_same_students(a: Path, b: Path) -> None:
     first, second = load_checkpoint(a), load_checkpoint(b)
     for mine, other in (
@@ -348,10 +349,12 @@ def assert_same_students(a: Path, b: Path) -> None:
     assert first.training["epochs_done"] == second.training["epochs_done"]
 
 
-def test_resume_refuses_another_run(good: Path, flags: list[str], tmp_path: Path) -> None:
+def test_resume_refuses_another_run(
+    good: Path, flags: list[str], tmp_path: Path, finished: tuple[Path, Result]
+) -> None:
     out = tmp_path / "part.pt"
     assert f"{out}: nothing to resume" in refuse("--good", good, *flags, "--resume")
-    succeed("--good", good, *flags)
+    shutil.copy(finished[0], out)
     before = out.read_bytes()
     for changed, said in (
         (("--batch-size", "4"), "was trained with batch_size 5, got 4"),
@@ -367,13 +370,12 @@ def test_resume_refuses_another_run(good: Path, flags: list[str], tmp_path: Path
 
 
 def test_resume_refuses_other_files(
-    good: Path, flags: list[str], tmp_path: Path, checkpoint_path: Path
+    good: Path, flags: list[str], tmp_path: Path, finished: tuple[Path, Result]
 ) -> None:
     out = tmp_path / "part.pt"
     out.write_bytes(b"no checkpoint")
     assert f"{out}: not a readable checkpoint" in refuse("--good", good, *flags, "--resume")
-    content = torch.load(checkpoint_path, weights_only=True)
-    torch.save(content | {"resume": {}}, out)
+    torch.save(torch.load(finished[0], weights_only=True) | {"resume": {}}, out)
     assert "it cannot be resumed" in refuse("--good", good, *flags, "--resume")
 
 
@@ -431,10 +433,9 @@ def test_sigint_leaves_a_checkpoint_that_resumes(
     assert stdout == ""
     assert f"{out} is usable, continue it with --resume" in stderr
     assert "Traceback" not in stderr
-    assert not list(tmp_path.glob("*.partial"))
     assert not list(tmp_path.glob(".*"))
     total = ["--epochs", done + 1]
-    succeed("--good", good, *flags, *total, "--resume")
+    assert succeed("--good", good, *flags, *total, "--resume").stdout == f"{out}\n"
     assert [line["epoch"] for line in log_of(out)] == list(range(1, done + 2))
     succeed("--good", good, *flags, *total, "--out", tmp_path / "whole.pt")
     assert_same_students(out, tmp_path / "whole.pt")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from stpm.runtime.errors import DataError
 from stpm.train import datasets
@@ -168,6 +168,15 @@ def test_refuses_a_mask_of_another_size(tmp_path: Path) -> None:
     image, mask = save(tmp_path / "a.png", noise(0, 8, 9)), save(tmp_path / "m.png", noise(0, 9, 8))
     text = refusal(read_mask, Sample(image, "hole", mask), (4, 4))
     assert text.startswith(f"{mask}: has 9x8 pixels, expected 8x9 like its image")
+
+
+def test_a_mask_fits_its_image_once_that_is_upright(tmp_path: Path) -> None:
+    mask = save(tmp_path / "m.png", noise(0, 9, 8))
+    lying = Image.fromarray(noise(1, 8, 9))
+    exif = lying.getexif()
+    exif[ExifTags.Base.Orientation] = 6  # turned by a quarter
+    lying.save(tmp_path / "a.jpg", exif=exif)
+    assert read_mask(Sample(tmp_path / "a.jpg", "hole", mask), (9, 8)).any()
 
 
 def test_reads_images_in_order_and_resizes_like_the_runtime(tmp_path: Path) -> None:
