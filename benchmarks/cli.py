@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from stpm.benchmarks.accuracy import Accuracy
 
 METRICS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
+    "image_auroc": "image\nAUROC",
+    "pixel_auroc": "pixel\nAUROC",
     "aupro": "AUPRO",
-    "pro_rescaled": "rescaled PRO",
+    "pro_rescaled": "rescaled\nPRO",
 }
 """Titles by the names in `stpm.train.metrics.Metrics`."""
 
@@ -93,7 +93,7 @@ def _print(category: str, accuracies: list[Accuracy]) -> None:
 
     from stpm.benchmarks.paper import reference_figures
 
-    table = _table(category, "", *METRICS.values(), "false alarms", "detected")
+    table = _table(category, "", *METRICS.values(), "false\nalarms", "detected")
     for outcome in accuracies:
         rates = outcome.decisions
         shares = (rates.false_alarm_rate, rates.detection_rate) if rates else ()
@@ -124,7 +124,7 @@ def _table(title: str, *columns: str) -> Table:
             column,
             justify="right" if column else "left",
             overflow="fold",
-            min_width=6 if column else None,
+            no_wrap=bool(column),
         )
     return table
 

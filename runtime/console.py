@@ -31,13 +31,13 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def known_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn a `StpmError` into its sentence on stderr and exit code 1."""
+    """Turn known errors, and those of the disk, into a sentence on stderr and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
             function(*args, **kwargs)
-        except StpmError as error:
+        except (StpmError, OSError) as error:
             typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
 

@@ -152,6 +152,24 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+def check_levels(backbone: str, levels: Sequence[str]) -> None:
+    """Refuse what `pyramid` cannot build.
+
+    Raises:
+        CheckpointError: the backbone is unknown, or the levels are not some of its own.
+    """
+    if backbone not in BACKBONES:
+        raise CheckpointError(
+            f"got backbone {backbone!r}, expected one of {', '.join(BACKBONES)}; choose one."
+        )
+    known = LEVELS[: len(BACKBONES[backbone].taps)]
+    if not levels or len(set(levels)) != len(levels) or not set(levels) <= set(known):
+        raise CheckpointError(
+            f"got levels {','.join(levels)!r}, expected a choice of {','.join(known)} for "
+            f"{backbone}, each once; change --levels."
+        )
+
+
 def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
     """Build a feature pyramid with random weights (the architecture's own initialisation).
 
@@ -160,20 +178,11 @@ def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
         levels: some of `LEVELS`.
 
     Raises:
-        CheckpointError: the backbone or one of its levels is unknown.
+        CheckpointError: see `check_levels`.
     """
-    if backbone not in BACKBONES:
-        raise CheckpointError(
-            f"got backbone {backbone!r}, expected one of {', '.join(BACKBONES)}; choose one."
-        )
-    taps = dict(zip(LEVELS, BACKBONES[backbone].taps, strict=False))
-    unknown = [level for level in levels if level not in taps]
-    if unknown or not levels or len(set(levels)) != len(levels):
-        raise CheckpointError(
-            f"got levels {','.join(levels)!r}, expected a choice of {','.join(taps)} for "
-            f"{backbone}, each once; change --levels."
-        )
-    return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[level] for level in levels])
+    check_levels(backbone, levels)
+    taps = BACKBONES[backbone].taps
+    return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[LEVELS.index(x)] for x in levels])
 
 
 def load_teacher(

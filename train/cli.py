@@ -162,8 +162,6 @@ def _run(
         f"teacher: {config.backbone}, {blank.teacher_id['source']} weights "
         f"{blank.teacher_id['sha256'][:12]}; training on {fit.device} in {fit.dtype}"
     )
-    if not resume:
-        pipeline.log_path(checkpoint).unlink(missing_ok=True)
     written = fit.epoch
     with TrainingProgress(fit) as progress:
         progress.cache_teacher()

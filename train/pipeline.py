@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
-from stpm.train.backbones import load_teacher
+from stpm.train.backbones import check_levels, load_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.datasets import data_hash, list_images, read_images, split_held_out
 from stpm.train.fit import EpochRecord, Fit, FitOptions
@@ -42,7 +42,13 @@ def read_source(
     options: FitOptions,
     on_bad: Callable[[DataError], None] | None = None,
 ) -> Source:
-    """Read the good images and split them; see `read_images` and `split_held_out`."""
+    """Check the network, read the good images, and split them.
+
+    Raises:
+        CheckpointError: see `check_levels`.
+        DataError: see `read_images` and `split_held_out`.
+    """
+    check_levels(config.backbone, config.levels)  # before minutes of reading
     paths, images = read_images(list_images(folder), config.input_size, on_bad=on_bad)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
     return Source(folder.resolve(), paths, images, train_index, held_out_index)
@@ -113,7 +119,7 @@ def train(
             ),
             out,
         )
-        with log_path(out).open("a") as log:
+        with log_path(out).open("w" if record.epoch == 1 else "a") as log:
             log.write(json.dumps(asdict(record)) + "\n")
         yield record
 

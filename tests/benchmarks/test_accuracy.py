@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stpm.benchmarks.accuracy import candidates, measure, save_gallery
+from stpm.benchmarks import accuracy
+from stpm.benchmarks.accuracy import Candidate, Decisions, candidates, measure, save_gallery
 from stpm.benchmarks.paper import reference_figures
 from stpm.runtime import BackendError, Detector
+from stpm.runtime import detector as detector_module
 from stpm.train.datasets import test_samples as list_samples
+from stpm.train.evaluate import Outputs
 from stpm.train.metrics import aupro, auroc
 
 
@@ -30,6 +34,7 @@ def test_a_bundle_is_scored_as_its_detector_scores(bundle_path: Path, data_root:
         if sample.mask is not None:
             masks[i] = np.asarray(Image.open(sample.mask)) > 0
     assert outcome.evaluation.overall.image_auroc == auroc(anomalous, scores)
+    assert outcome.evaluation.overall.pixel_auroc == pytest.approx(auroc(masks, maps), abs=1e-5)
     assert outcome.evaluation.overall.aupro == pytest.approx(aupro(masks, maps), abs=1e-5)
     assert list(outcome.evaluation.by_kind) == ["hole"]
 
@@ -45,6 +50,21 @@ def test_decisions_count_images_above_the_threshold(bundle_path: Path, data_root
     bad = [called[sample] for sample in samples if sample.is_anomalous]
     assert outcome.decisions.false_alarm_rate == sum(good) / 4
     assert outcome.decisions.detection_rate == sum(bad) / 4
+
+
+def test_decisions_counted_by_hand(data_root: Path) -> None:
+    given = iter([0.1, 0.2, 0.3, 0.9, 0.5, 0.6, 0.95, 0.05])
+
+    def scorer(images: Sequence[np.ndarray]) -> Outputs:
+        maps = np.random.default_rng(0).random((len(images), 64, 64), np.float32)
+        return maps, np.array([next(given) for _ in images], np.float32)
+
+    candidate = Candidate("weave", "fake", "fp32", scorer, threshold=0.5)
+    outcome = measure(candidate, list_samples(data_root / "weave"))
+    # 0.9 of the good ones; 0.6 and 0.95 of the defects, as 0.5 is not above the threshold.
+    assert outcome.decisions == Decisions(false_alarm_rate=1 / 4, detection_rate=2 / 4)
+    # Of 16 pairs, 0.5 and 0.6 win 3 each, 0.95 wins 4 and 0.05 none.
+    assert outcome.evaluation.overall.image_auroc == 10 / 16
 
 
 def test_checkpoint_and_bundle_agree(
@@ -68,6 +88,15 @@ def test_checkpoint_and_bundle_agree(
 def test_an_engine_that_the_bundle_lacks_is_refused(bundle_path: Path) -> None:
     with pytest.raises(BackendError, match="tensorrt"):
         candidates(bundle_path, "tensorrt", None)
+
+
+def test_a_bundle_without_an_installed_engine_says_what_to_install(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (accuracy, detector_module):
+        monkeypatch.setattr(module, "installed_engines", list)
+    with pytest.raises(BackendError, match="pip install onnxruntime"):
+        candidates(bundle_path, None, None)
 
 
 def test_the_gallery_has_a_picture_of_every_image(

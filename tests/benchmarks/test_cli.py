@@ -7,7 +7,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from stpm.benchmarks.cli import main
+from stpm.benchmarks.cli import METRICS, main
+
+FIELDS = {"name", "engine", "precision", "image_count", "overall", "by_kind", "decisions"}
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -35,6 +37,8 @@ def test_the_table_and_the_json_hold_the_same_figures(
     assert {row["name"] for row in rows[1:]} == {"weave.stpm"}
     assert all(row["image_count"] == 8 for row in rows)
     for row in rows:
+        assert set(row) == FIELDS
+        assert set(row["overall"]) == set(row["by_kind"]["hole"]) == set(METRICS)
         for name in ("image_auroc", "pixel_auroc", "aupro"):
             assert f"{row['overall'][name]:.4f}" in stdout
 
@@ -47,6 +51,27 @@ def test_published_figures_stand_beside_a_category_of_mvtec(
     assert code == 0
     assert "0.9880" in stdout
     assert "0.9592" in stdout
+
+
+def test_the_gallery_shows_every_test_image_of_a_bundle(
+    checkpoint_path: Path, bundle_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    models = (checkpoint_path, bundle_path, "--engine", "onnxruntime")
+    code, _, stderr = run("accuracy", *models, "--data", data_root, "--gallery", tmp_path)
+    assert code == 0, stderr
+    pictures = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    kinds = ("good", "hole")
+    assert pictures == [Path(f"weave/{kind}/{i:03}.png") for kind in kinds for i in range(4)]
+
+
+def test_a_missing_folder_for_the_figures_is_seen_before_any_work(
+    checkpoint_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "no/accuracy.json"
+    code, stdout, stderr = run("accuracy", checkpoint_path, "--data", data_root, "--out", out)
+    assert (code, stdout) == (1, "")
+    assert stderr.count("\n") == 1
+    assert f"{out.parent}: there is no such folder" in stderr
 
 
 def test_an_unknown_category_is_one_sentence(checkpoint_path: Path, data_root: Path) -> None:

@@ -21,7 +21,7 @@ WEIGHTS = {
     "bf16": TensorProto.BFLOAT16,
 }
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-CAMERA = {"batch": (2, 2), "camera_size": (96, 80)}
+CAMERA = {"batch": (2, 2), "camera_size": (96, 112)}
 VARIANTS = [*({"precision": precision} for precision in WEIGHTS), CAMERA]
 
 
@@ -81,7 +81,7 @@ def signature(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, list[in
 
 @pytest.mark.parametrize(
     ("variant", "batch", "size"),
-    [({"precision": p}, "batch", (64, 64)) for p in WEIGHTS] + [(CAMERA, 2, (96, 80))],
+    [({"precision": p}, "batch", (64, 64)) for p in WEIGHTS] + [(CAMERA, 2, (96, 112))],
 )
 def test_contract_of_inputs_and_outputs(
     export_onnx: ExportOnnx, variant: dict[str, object], batch: int | str, size: tuple[int, int]
@@ -157,7 +157,7 @@ def test_any_batch_scores_each_image_as_alone(export_onnx: ExportOnnx) -> None:
 def test_a_fixed_batch_takes_no_other(export_onnx: ExportOnnx, count: int) -> None:
     session = ort.InferenceSession(export_onnx(**CAMERA))
     with pytest.raises(Exception, match="invalid dimensions"):
-        session.run(None, {"images": np.zeros((count, 96, 80, 3), np.uint8)})
+        session.run(None, {"images": np.zeros((count, 96, 112, 3), np.uint8)})
 
 
 def test_the_file_tells_nothing_of_the_machine(export_onnx: ExportOnnx) -> None:

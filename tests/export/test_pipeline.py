@@ -234,7 +234,7 @@ def test_a_graph_that_resizes_takes_the_cameras_size_alone(
         Image.fromarray(noise).resize(camera[::-1]).save(path)
         frames.append(path)
     out = tmp_path / "camera.stpm"
-    export(checkpoint, out, frames, camera_size=camera)
+    export(checkpoint, out, frames, camera_size=camera, batch=(2, 2))
     inside, outside = Detector(out, "onnxruntime"), Detector(bundle_path, "onnxruntime")
     for path in frames:
         result = inside(path)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,7 +105,7 @@ def refuse_usage(*arguments: object) -> str:
     return " ".join(result.stderr.replace("│", " ").split())
 
 
-def log_of(checkpoint: Path) -> list[dict[str, object]]:
+def log_of(checkpoint: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in pipeline.log_path(checkpoint).read_text().splitlines()]
 
 
