@@ -57,6 +57,9 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize with Pillow's antialiased bilinear filter, the one that training uses.
 
+    Columns first, then rows, each rounded to grey levels: Pillow 13 began to choose the order by
+    the image's shape, and a score may not depend on Pillow's version.
+
     Args:
         image: uint8 (H,W,3).
         size: (height, width) in pixels.
@@ -67,8 +70,8 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     height, width = size
     if image.shape[:2] == (height, width):
         return image
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    columns = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(columns.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _name(source: str | Path | IO[bytes] | Image.Image) -> str:

@@ -161,9 +161,12 @@ def test_a_fixed_batch_takes_no_other(export_onnx: ExportOnnx, count: int) -> No
 
 
 def test_the_file_tells_nothing_of_the_machine(export_onnx: ExportOnnx) -> None:
-    content = export_onnx("fp32").read_bytes()
-    for private in ("stack_trace", ".py", str(Path(__file__).parents[2]), str(Path.home())):
-        assert private.encode() not in content
+    model = onnx.load(export_onnx("fp32"))
+    for weights in model.graph.initializer:
+        weights.ClearField("raw_data")
+    text = str(model)
+    for private in ("stack_trace", ".py", str(Path(__file__).parents[2])):
+        assert private not in text
 
 
 def test_the_same_weights_give_the_same_bytes(export_onnx: ExportOnnx, bundle_path: Path) -> None:

@@ -28,16 +28,20 @@ SHARED = Path(__file__).parents[2].parent / "shared"
 
 
 def export(
-    checkpoint: Checkpoint, out: Path, images: Sequence[Path], **options: object
+    checkpoint: Checkpoint,
+    out: Path,
+    images: Sequence[Path],
+    calibration: Sequence[Path] | None = None,
+    **options: object,
 ) -> list[str]:
-    """Export with one folder for everything; returns what was reported."""
+    """Export, verified and by default calibrated on the images; returns what was reported."""
     lines: list[str] = []
     export_bundle(
         checkpoint,
         out,
         ExportOptions(**{"batch": (1, 4)} | options),  # type: ignore[arg-type]
         verify=images,
-        calibration=images,
+        calibration=images if calibration is None else calibration,
         report=lines.append,
     )
     return lines
@@ -161,7 +165,7 @@ def test_one_in_a_hundred_is_the_default_where_the_images_support_it(
     checkpoint: Checkpoint, good: list[Path], tmp_path: Path
 ) -> None:
     out = tmp_path / "weave.stpm"
-    export(checkpoint, out, good * 25, engines=("onnxruntime",))
+    export(checkpoint, out, good, calibration=good * 25, engines=("onnxruntime",))
     calibration = Bundle(out).manifest.engines["onnxruntime"].calibration
     assert (calibration.image_count, calibration.false_alarm_rate) == (100, 0.01)
 
