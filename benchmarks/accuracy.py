@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.backends import installed_engines
+from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.detector import Detector
 from stpm.runtime.overlay import side_by_side
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_mask
-from stpm.train.evaluate import Evaluation, Outputs, Scorer, evaluate, torch_scorer
+from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,16 @@ def accuracy(
     The table by kind of defect is the first model's; --out holds everyone's.
     """
     from stpm.benchmarks.accuracy import candidates, measure, save_gallery
+    from stpm.benchmarks.environment import environment
     from stpm.runtime.detector import Detector
-    from stpm.train.datasets import test_samples
+    from stpm.train.datasets import labelled_samples
 
     if out is not None and not out.absolute().parent.is_dir():
         raise DataError(f"{out.parent}: there is no such folder; create it first.")
     outcomes: dict[str, list[Accuracy]] = {}
     for model in models:
         name = category or model.name.split(".")[0]
-        samples = test_samples(_category_folder(data, name))
+        samples = labelled_samples(_category_folder(data, name))
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
             with progress(label, len(samples)) as on_images:
@@ -77,7 +78,8 @@ def accuracy(
     for name, accuracies in outcomes.items():
         _print(name, accuracies)
     if out is not None:
-        content = {name: [a.to_dict() for a in accuracies] for name, accuracies in outcomes.items()}
+        categories = {name: [a.to_dict() for a in found] for name, found in outcomes.items()}
+        content = {"environment": environment(), "categories": categories}
         out.write_text(json.dumps(content, indent=2) + "\n")
         note(f"{out}: written")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import FP32_PREFIX, NETWORK_PREFIXES, onnx_from_graph, opset
-from stpm.runtime.backends import Engine, installed_engines, open_engine
+from stpm.runtime.backends import Engine, Outputs, installed_engines, open_engine
 from stpm.runtime.bundle import (
     GOLDEN,
     MODEL,
@@ -32,7 +32,7 @@ from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.runtime.parity import TOLERANCES, compare
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.evaluate import Outputs, Scorer, score_files, torch_scorer
+from stpm.train.evaluate import Scorer, score_files, torch_scorer
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
 REDUCED_PRECISIONS = ("bf16", "f16")

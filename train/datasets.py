@@ -47,7 +47,7 @@ def list_images(folder: Path) -> list[Path]:
     return paths
 
 
-def test_samples(category: Path) -> list[Sample]:
+def labelled_samples(category: Path) -> list[Sample]:
     """List the test images of an MVTec AD category with their masks.
 
     Args:

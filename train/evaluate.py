@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stpm.runtime.backends import Outputs
 from stpm.runtime.preprocess import load_image, resize
 from stpm.train.datasets import GOOD, Sample, read_mask
 from stpm.train.metrics import Metrics, evaluate_maps
 from stpm.train.stpm import Stpm
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""anomaly_maps (N,h,w) and pred_scores (N,)."""
 Scorer = Callable[[Sequence[NDArray[np.uint8]]], Outputs]
 """Scores images uint8 (H,W,3) of any size."""
 BATCH_SIZE = 8

@@ -14,7 +14,7 @@ from stpm.benchmarks.accuracy import Candidate, Decisions, candidates, measure, 
 from stpm.benchmarks.paper import reference_figures
 from stpm.runtime import BackendError, Detector
 from stpm.runtime import detector as detector_module
-from stpm.train.datasets import test_samples as list_samples
+from stpm.train.datasets import labelled_samples as list_samples
 from stpm.train.evaluate import Outputs
 from stpm.train.metrics import aupro, auroc
 

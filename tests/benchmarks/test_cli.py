@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -31,7 +32,9 @@ def test_the_table_and_the_json_hold_the_same_figures(
         "accuracy", checkpoint_path, bundle_path, "--data", data_root, "--out", out
     )
     assert code == 0, stderr
-    rows = json.loads(out.read_text())["weave"]
+    content = json.loads(out.read_text())
+    assert content["environment"]["torch"] == version("torch")
+    rows = content["categories"]["weave"]
     assert rows[0]["engine"] == "torch"
     assert rows[0]["decisions"] is None
     assert {row["name"] for row in rows[1:]} == {"weave.stpm"}

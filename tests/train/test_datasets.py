@@ -70,7 +70,7 @@ def test_pairs_images_with_their_masks(data_root: Path) -> None:
         )
         for i in range(4)
     ]
-    samples = datasets.test_samples(weave)
+    samples = datasets.labelled_samples(weave)
     assert samples == good + hole
     assert [s.is_anomalous for s in samples] == [False] * 4 + [True] * 4
 
@@ -78,13 +78,13 @@ def test_pairs_images_with_their_masks(data_root: Path) -> None:
 def test_masks_without_the_suffix_pair_as_well(category: Path) -> None:
     for path in sorted((category / "ground_truth/hole").iterdir()):
         path.rename(path.with_name(path.name.replace("_mask", "")))
-    masks = [s.mask for s in datasets.test_samples(category) if s.mask]
+    masks = [s.mask for s in datasets.labelled_samples(category) if s.mask]
     assert [m.name for m in masks] == ["000.png", "001.png", "002.png", "003.png"]
 
 
 def test_a_category_without_masks_is_welcome(category: Path) -> None:
     shutil.rmtree(category / "ground_truth")
-    samples = datasets.test_samples(category)
+    samples = datasets.labelled_samples(category)
     assert len(samples) == 8
     assert not any(s.mask for s in samples)
 
@@ -135,7 +135,7 @@ def test_refuses_a_broken_layout(
     category: Path, change: Callable[[Path], None], where: str, said: str
 ) -> None:
     change(category)
-    text = refusal(datasets.test_samples, category)
+    text = refusal(datasets.labelled_samples, category)
     assert text.startswith(f"{category / where}: ")
     assert said in text
 

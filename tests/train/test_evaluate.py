@@ -44,7 +44,7 @@ class FakeScorer:
 @pytest.fixture
 def samples(data_root: Path) -> list[Sample]:
     """Ten test images of three kinds: good, hole and a few holes relabelled as stains."""
-    found = datasets.test_samples(data_root / "weave")
+    found = datasets.labelled_samples(data_root / "weave")
     return found + [replace(s, kind="stain") for s in found[-2:]]
 
 
@@ -125,7 +125,7 @@ def test_torch_scorer_resizes_and_runs_the_network(checkpoint_path: Path) -> Non
 
 def test_a_trained_student_finds_the_holes(checkpoint_path: Path, data_root: Path) -> None:
     scorer = torch_scorer(load_checkpoint(checkpoint_path).model())
-    evaluation = evaluate(scorer, datasets.test_samples(data_root / "weave"))
+    evaluation = evaluate(scorer, datasets.labelled_samples(data_root / "weave"))
     assert evaluation.overall == evaluation.by_kind["hole"]
     assert evaluation.overall.image_auroc > 0.9
     assert evaluation.overall.pixel_auroc > 0.75
