@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import FP32_PREFIX, NETWORK_PREFIXES, onnx_from_graph, opset
-from stpm.runtime.backends import Engine, Outputs, installed_engines, open_engine
+from stpm.runtime.backends import Engine, Outputs, check_engine, installed_engines, open_engine
 from stpm.runtime.bundle import (
     GOLDEN,
     MODEL,
@@ -25,7 +25,12 @@ from stpm.runtime.bundle import (
     golden_bytes,
     write_bundle,
 )
-from stpm.runtime.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.calibration import (
+    Calibration,
+    calibrate,
+    check_image_count,
+    smallest_false_alarm_rate,
+)
 from stpm.runtime.console import progress
 from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError, ParityError
@@ -86,11 +91,7 @@ def export_bundle(
         ParityError: an engine differs from the reference by more than the tolerance.
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
-    if not verify or not calibration:
-        raise ExportError(
-            "the checkpoint records no held-out images; name a folder of good images that were "
-            "not trained on with --calibrate DIR."
-        )
+    _check_before_work(options, verify, calibration)
     model = checkpoint.model()
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
@@ -134,6 +135,20 @@ def export_bundle(
     )
     golden = _golden(verify, contract, reference)
     return write_bundle(out, manifest, {MODEL: onnx_bytes, GOLDEN: golden_bytes(golden)})
+
+
+def _check_before_work(
+    options: ExportOptions, verify: Sequence[Path], calibration: Sequence[Path]
+) -> None:
+    if not verify or not calibration:
+        raise ExportError(
+            "the checkpoint records no held-out images; name a folder of good images that were "
+            "not trained on with --calibrate DIR."
+        )
+    if options.false_alarm_rate is not None:
+        check_image_count(len(calibration), options.false_alarm_rate)
+    for name in options.engines or ():
+        check_engine(name)
 
 
 def _open_engines(

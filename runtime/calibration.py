@@ -98,6 +98,22 @@ def images_needed(false_alarm_rate: float) -> int:
     return math.ceil(1 / _exact(false_alarm_rate)) - 1
 
 
+def check_image_count(count: int, false_alarm_rate: float) -> None:
+    """Refuse a rate that so many good images cannot guarantee.
+
+    Raises:
+        DataError: too few images, or the rate is not in (0, 1).
+    """
+    needed = images_needed(false_alarm_rate)
+    if count < needed:
+        # Rounded up, so that the printed rate works when it is asked for.
+        supported = math.ceil(Fraction(10**6, count + 1)) / 10**6
+        raise DataError(
+            f"calibration has {count} good images, but a false-alarm rate of {false_alarm_rate:g} "
+            f"needs {needed} or more; add images or ask for a rate of {supported:g} or more."
+        )
+
+
 def calibrate(
     scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32], false_alarm_rate: float
 ) -> Calibration:
@@ -127,7 +143,7 @@ def calibrate(
     rate = _exact(false_alarm_rate)
     _check(scores, anomaly_maps)
     count = len(scores)
-    _check_count(count, false_alarm_rate)
+    check_image_count(count, false_alarm_rate)
     rank = math.ceil((count + 1) * (1 - rate))
     pixels = anomaly_maps[0].size
     flagged = math.floor((rate * (count + 1) - 1) * pixels)
@@ -162,17 +178,6 @@ def _check(scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32]) -> No
     if not (np.isfinite(scores).all() and np.isfinite(anomaly_maps).all()):
         raise DataError(
             "calibration has scores or maps that are not finite; check the images and the training."
-        )
-
-
-def _check_count(count: int, false_alarm_rate: float) -> None:
-    needed = images_needed(false_alarm_rate)
-    if count < needed:
-        # Rounded up, so that the printed rate works when it is asked for.
-        supported = math.ceil(Fraction(10**6, count + 1)) / 10**6
-        raise DataError(
-            f"calibration has {count} good images, but a false-alarm rate of {false_alarm_rate:g} "
-            f"needs {needed} or more; add images or ask for a rate of {supported:g} or more."
         )
 
 

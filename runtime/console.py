@@ -58,7 +58,7 @@ def parse_size(text: str) -> tuple[int, int]:
         typer.BadParameter: anything else.
     """
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) > 2 or not all(p.isdecimal() and int(p) > 0 for p in parts):
         raise typer.BadParameter(
             f"got size {text!r}, expected HxW such as 1024x768, or one number."
         )

@@ -53,6 +53,20 @@ def installed_engines() -> list[str]:
     return [name for name, spec in ENGINES.items() if importlib.util.find_spec(spec.library)]
 
 
+def check_engine(name: str) -> None:
+    """Refuse an engine that cannot be opened here.
+
+    Raises:
+        BackendError: it is unknown or not installed.
+    """
+    if name not in ENGINES:
+        raise BackendError(
+            f"got engine {name!r}, expected one of {', '.join(ENGINES)}; choose one."
+        )
+    if name not in installed_engines():
+        raise BackendError(f"the engine {name} is not installed; run {ENGINES[name].install}.")
+
+
 def open_engine(name: str, model: bytes, *, threads: int = 0) -> Engine:
     """Load a deployment graph into an engine.
 
@@ -64,12 +78,7 @@ def open_engine(name: str, model: bytes, *, threads: int = 0) -> Engine:
     Raises:
         BackendError: the engine is unknown, not installed, or cannot run the graph.
     """
-    if name not in ENGINES:
-        raise BackendError(
-            f"got engine {name!r}, expected one of {', '.join(ENGINES)}; choose one."
-        )
-    if name not in installed_engines():
-        raise BackendError(f"the engine {name} is not installed; run {ENGINES[name].install}.")
+    check_engine(name)
     try:
         module = importlib.import_module(f"stpm.runtime.backends.{ENGINES[name].module}")
     except ImportError as error:
