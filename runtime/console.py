@@ -37,6 +37,8 @@ def known_errors(function: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
             function(*args, **kwargs)
+        except BrokenPipeError:
+            raise  # the reader of our output has seen enough: typer ends quietly
         except (StpmError, OSError) as error:
             typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
