@@ -23,7 +23,8 @@ from stpm.benchmarks.environment import environment
 from stpm.runtime.errors import BackendError
 from stpm.runtime.preprocess import resize
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.stpm import Stpm
+from stpm.train.methods import Network
+from stpm.train.stpm import ModelConfig
 
 Image8 = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -95,12 +96,12 @@ def contenders(
 
 
 @contextmanager
-def _torch(name: str, model: Stpm, frames: Sequence[Image8]) -> Iterator[Contender]:
+def _torch(name: str, model: Network, frames: Sequence[Image8]) -> Iterator[Contender]:
     network: Any = torch.compile(model) if name == "torch.compile" else model
 
     def infer(frame: Image8) -> Map:
         with torch.inference_mode():
-            resized = resize(frame, model.config.input_size)
+            resized = resize(frame, model.input_size)
             anomaly_map, _ = network(torch.tensor(resized[None]))
         return np.asarray(anomaly_map[0])
 
@@ -108,11 +109,11 @@ def _torch(name: str, model: Stpm, frames: Sequence[Image8]) -> Iterator[Contend
     yield Contender(name, "fp32", timed(infer, frames))
 
 
-def _straightforward(model: Stpm) -> bytes:
+def _straightforward(model: Network) -> bytes:
     """Export the network as it is written for torch: nothing folded, Interpolate nodes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        example = torch.zeros(1, *model.config.input_size, 3, dtype=torch.uint8)
+        example = torch.zeros(1, *model.input_size, 3, dtype=torch.uint8)
         torch.onnx.export(
             model, (example,), path, input_names=["images"], external_data=False, verbose=False
         )
@@ -120,11 +121,11 @@ def _straightforward(model: Stpm) -> bytes:
 
 
 @contextmanager
-def _onnxruntime(model: Stpm, frames: Sequence[Image8]) -> Iterator[Contender]:
+def _onnxruntime(model: Network, frames: Sequence[Image8]) -> Iterator[Contender]:
     session = ort.InferenceSession(_straightforward(model), providers=["CPUExecutionProvider"])
 
     def infer(frame: Image8) -> Map:
-        resized = resize(frame, model.config.input_size)
+        resized = resize(frame, model.input_size)
         anomaly_map: Map = session.run(None, {"images": resized[None]})[0][0]
         return anomaly_map
 
@@ -132,7 +133,7 @@ def _onnxruntime(model: Stpm, frames: Sequence[Image8]) -> Iterator[Contender]:
 
 
 @contextmanager
-def _openvino(model: Stpm, frames: Sequence[Image8], precision: str) -> Iterator[Contender]:
+def _openvino(model: Network, frames: Sequence[Image8], precision: str) -> Iterator[Contender]:
     core = ov.Core()
     compiled = core.compile_model(
         core.read_model(_straightforward(model)), "CPU", _openvino_config(precision)
@@ -140,7 +141,7 @@ def _openvino(model: Stpm, frames: Sequence[Image8], precision: str) -> Iterator
     request = compiled.create_infer_request()
 
     def infer(frame: Image8) -> Map:
-        request.infer([resize(frame, model.config.input_size)[None]], share_inputs=True)
+        request.infer([resize(frame, model.input_size)[None]], share_inputs=True)
         return np.array(request.get_output_tensor(0).data[0])
 
     yield Contender("OpenVINO, straightforward graph", precision, timed(infer, frames))
@@ -158,6 +159,8 @@ def _anomalib(
     if python is None:
         raise BackendError(f"not asked for; {ANOMALIB_INSTALL}, then --anomalib")
     config = checkpoint.config
+    if not isinstance(config, ModelConfig):
+        raise BackendError(f"runs stpm, not {config.method}")
     settings = {
         "backbone": config.backbone,
         "levels": config.levels,

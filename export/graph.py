@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stpm.export.resample import antialias_matrix, bilinear_matrix
-from stpm.train.stpm import Stpm, anomaly_map
+from stpm.train.methods import Network
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Of teacher and student, by precision; everything else is FP32."""
@@ -21,7 +22,7 @@ class DeploymentGraph(nn.Module):
     """A trained network with batch norm folded, resizing as matrices and precisions as casts."""
 
     def __init__(
-        self, model: Stpm, precision: str = "fp32", camera_size: tuple[int, int] | None = None
+        self, model: Network, precision: str = "fp32", camera_size: tuple[int, int] | None = None
     ) -> None:
         """Copy a model into the form that engines run.
 
@@ -32,7 +33,7 @@ class DeploymentGraph(nn.Module):
                 the network's input size.
         """
         super().__init__()
-        network_size = model.config.input_size
+        network_size = model.input_size
         self.precision = precision
         self.dtype = DTYPES[precision]
         self.input_size = camera_size or network_size
@@ -41,7 +42,7 @@ class DeploymentGraph(nn.Module):
         self.model = copy.deepcopy(model).eval()
         self.upsample = MatrixUpsample(_level_sizes(self.model), network_size)
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
-        for network in (self.model.teacher, self.model.student):
+        for network in map(self.model.get_submodule, self.model.networks):
             fold_batch_norm(network)
             network.to(self.dtype)
         self.requires_grad_(False)
@@ -53,12 +54,19 @@ class DeploymentGraph(nn.Module):
             images: uint8 (N,H,W,3), RGB, of `input_size`.
 
         Returns:
-            anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,), its maximum.
+            anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,).
         """
+        x = self.prepare(images)
+        return self.score(*(self.model.get_submodule(name)(x) for name in self.model.networks))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Resize and normalise images to what the networks take, (N,3,h,w) in `dtype`."""
         pixels = self.resize(images.permute(0, 3, 1, 2).float())
-        x = self.model.normalise(pixels).to(self.dtype)
-        maps = anomaly_map(self.model.level_distances(x), self.upsample)
-        return maps, maps.amax(dim=(1, 2))
+        return self.model.normalise(pixels).to(self.dtype)
+
+    def score(self, *features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score what each of the model's `networks` gave; see `forward`."""
+        return self.model.score(features, self.upsample)
 
 
 class PillowResize(nn.Module):
@@ -141,7 +149,8 @@ class _LayerTracer(fx.Tracer):
         return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _level_sizes(model: Stpm) -> list[tuple[int, int]]:
+def _level_sizes(model: Network) -> list[tuple[int, int]]:
+    teacher = copy.deepcopy(model.teacher).to("meta")  # shapes without computing
     with torch.no_grad():
-        features = model.teacher(torch.zeros(1, 3, *model.config.input_size))
+        features = teacher(torch.zeros(1, 3, *model.input_size, device="meta"))
     return [(level.shape[2], level.shape[3]) for level in features]

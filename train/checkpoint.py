@@ -20,7 +20,8 @@ from stpm.train.backbones import (
     pyramid,
     state_hash,
 )
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods import Config, Network, config_from_dict, open_method
+from stpm.train.stpm import ModelConfig
 
 FORMAT_VERSION = 1
 
@@ -31,7 +32,7 @@ class Checkpoint:
 
     Attributes:
         config: the network.
-        student: the student's weights at the best epoch.
+        student: what training made, at the best epoch: the student's weights.
         teacher: the teacher's weights.
         teacher_id: `source` and `sha256` of the teacher's weights.
         training: a record of the data, the split, the options and the outcome; `held_out` names
@@ -39,20 +40,17 @@ class Checkpoint:
         resume: what continuing needs beyond that (last student, optimiser, position); may be empty.
     """
 
-    config: ModelConfig
+    config: Config
     student: StateDict
     teacher: StateDict
     teacher_id: dict[str, str]
     training: dict[str, Any] = field(default_factory=dict)
     resume: dict[str, Any] = field(default_factory=dict)
 
-    def model(self) -> Stpm:
+    def model(self) -> Network:
         """Build the network with these weights, in evaluation mode."""
-        teacher = pyramid(self.config.backbone, self.config.levels)
-        load_state(teacher, self.teacher, "the checkpoint's teacher")
-        model = Stpm(self.config, teacher)
-        load_state(model.student, self.student, "the checkpoint's student")
-        return model.requires_grad_(False).eval()
+        network = open_method(self.config.method).network(self.config, self.teacher, self.student)
+        return network.requires_grad_(False).eval()
 
     def held_out_images(self) -> list[Path]:
         """Return the paths of the images that were held out in training; empty if unknown."""
@@ -128,7 +126,7 @@ def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
             "version that wrote it, or train again."
         )
     try:
-        content["config"] = ModelConfig.from_dict(content["config"])
+        content["config"] = config_from_dict(content["config"])
         checkpoint = Checkpoint(**content)
         unaltered = state_hash(checkpoint.teacher) == checkpoint.teacher_id["sha256"]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

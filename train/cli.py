@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,7 @@ from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
     from stpm.train.fit import FitOptions
-    from stpm.train.stpm import ModelConfig
+    from stpm.train.methods import Config, TeacherSource
 
 
 class Device(StrEnum):
@@ -44,10 +45,22 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint to write.", show_default="CATEGORY.pt")
     ] = None,
+    method: Annotated[str, typer.Option(help="stpm, stad or spade.")] = "stpm",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="NAME=VALUE of the method's own, such as patch-sizes=17,33,65; may be repeated.",
+        ),
+    ] = None,
     backbone: Annotated[
-        str, typer.Option(help="Architecture of teacher and student.")
-    ] = "resnet18",
-    levels: Annotated[str, typer.Option(help="Pyramid levels to match.")] = "layer1,layer2,layer3",
+        str | None,
+        typer.Option(help="Architecture of teacher and student.", show_default="resnet18"),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Pyramid levels to match.", show_default="layer1,layer2,layer3"),
+    ] = None,
     input_size: Annotated[
         str, typer.Option(help="Pixels that the networks see, HxW or one number for both.")
     ] = "256",
@@ -58,9 +71,27 @@ def train(
             show_default="ImageNet, from torchvision's cache or hub",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of SGD, constant.")] = 0.4,
+    teacher_images: Annotated[
+        Path | None,
+        typer.Option(help="That stad trains its teacher on.", show_default="the good images"),
+    ] = None,
+    teacher_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keeps stad's teachers for the next category.", show_default="stad_teachers"
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Passes over the images.", show_default="200; stad 100, spade 1"),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a step.", show_default="32; stad 1, spade 8")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0, help="Constant.", show_default="0.4 of SGD; stad 1e-4 of Adam"),
+    ] = None,
     held_out: Annotated[
         float,
         typer.Option(min=0.01, max=0.9, help="Share of the images that choose the best epoch."),
@@ -86,19 +117,27 @@ def train(
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
     ] = False,
 ) -> None:
-    """Train a student on images of good parts."""
+    """Train a method on images of good parts."""
     folder, name = _source_folder(data, category, good)
     checkpoint = out or Path(f"{name}.pt")
     _check_out(checkpoint, resume, overwrite)
 
-    from stpm.train.fit import FitOptions
-    from stpm.train.stpm import ModelConfig
+    from stpm.train.methods import TeacherSource, configure, open_method
 
-    config = ModelConfig(backbone, tuple(levels.split(",")), parse_size(input_size))
-    options = FitOptions(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
+    own = _settings(settings or []) | {
+        name: value
+        for name, value in (("backbone", backbone), ("levels", levels))
+        if value is not None
+    }
+    config = configure(method, parse_size(input_size), own)
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    options = replace(
+        open_method(method).options,
+        **{name: value for name, value in given.items() if value is not None},
         held_out=held_out,
         seed=seed,
         cache_gb=cache_gb,
@@ -106,7 +145,15 @@ def train(
         precision=precision.value,
         compile=compile_,
     )
-    _run(folder, checkpoint, config, options, teacher_weights, skip_bad, resume)
+    teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
+    _run(folder, checkpoint, config, options, teacher, skip_bad, resume)
+
+
+def _settings(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if not all(pair.partition("=")[::2]):
+            raise typer.BadParameter(f"got --set {pair!r}, expected NAME=VALUE.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _source_folder(data: Path | None, category: str | None, good: Path | None) -> tuple[Path, str]:
@@ -136,9 +183,9 @@ def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
 def _run(
     folder: Path,
     checkpoint: Path,
-    config: ModelConfig,
+    config: Config,
     options: FitOptions,
-    teacher_weights: Path | None,
+    teacher: TeacherSource,
     skip_bad: bool,
     resume: bool,
 ) -> None:
@@ -155,11 +202,13 @@ def _run(
         source,
         config,
         options,
-        teacher_weights=teacher_weights,
+        teacher_weights=teacher.weights,
+        teacher_images=teacher.images,
+        teacher_folder=teacher.folder,
         resume=checkpoint if resume else None,
     )
     note(
-        f"teacher: {config.backbone}, {blank.teacher_id['source']} weights "
+        f"{config.method}, teacher: {blank.teacher_id['source']} weights "
         f"{blank.teacher_id['sha256'][:12]}; training on {fit.device} in {fit.dtype}"
     )
     written = fit.epoch

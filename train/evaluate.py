@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from stpm.runtime.backends import Outputs
 from stpm.runtime.preprocess import load_image, resize
 from stpm.train.datasets import GOOD, Sample, read_mask
+from stpm.train.methods import Network
 from stpm.train.metrics import Metrics, evaluate_maps
-from stpm.train.stpm import Stpm
 
 Scorer = Callable[[Sequence[NDArray[np.uint8]]], Outputs]
 """Scores images uint8 (H,W,3) of any size."""
@@ -48,11 +48,11 @@ class Evaluation:
         return np.array([sample.is_anomalous for sample in self.samples])
 
 
-def torch_scorer(model: Stpm) -> Scorer:
+def torch_scorer(model: Network) -> Scorer:
     """Return the FP32 reference: Pillow's resize on the host, then the network in torch."""
 
     def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
-        batch = np.stack([resize(image, model.config.input_size) for image in images])
+        batch = np.stack([resize(image, model.input_size) for image in images])
         with torch.inference_mode():
             anomaly_maps, pred_scores = model(torch.from_numpy(batch))
         return anomaly_maps.numpy(), pred_scores.numpy()

@@ -16,13 +16,8 @@ from torch import Tensor
 
 from stpm.runtime.errors import StpmError
 from stpm.train.features import TeacherFeatures
-from stpm.train.stpm import (
-    Stpm,
-    anomaly_map,
-    interpolate_to,
-    matching_loss,
-    squared_distance,
-)
+from stpm.train.methods import interpolate_to
+from stpm.train.stpm import Stpm, anomaly_map, matching_loss, squared_distance
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -126,6 +121,18 @@ class Fit:
         # bf16 has FP32's range; only FP16's gradients need scaling.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         self._student = torch.compile(model.student) if options.compile else model.student
+
+    @property
+    def image_counts(self) -> tuple[int, int]:
+        """Of images to train on, and held out."""
+        return len(self.train), len(self.held_out)
+
+    def prepare(self, on_images: Callable[[int], None]) -> str:
+        """Compute the teacher's features; returns a line about them."""
+        used = self.cache_teacher(on_images)
+        cached = self.train.cached_count + self.held_out.cached_count
+        total = sum(self.image_counts)
+        return f"teacher features of {cached} of {total} images kept, {used / 1e6:.0f} MB"
 
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:
         """Compute the teacher's features; returns the bytes that they take."""

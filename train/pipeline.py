@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
-from stpm.train.backbones import check_levels, load_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.datasets import data_hash, list_images, read_images, split_held_out
-from stpm.train.fit import EpochRecord, Fit, FitOptions
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.fit import EpochRecord, FitOptions
+from stpm.train.methods import Config, TeacherSource, Trainer, open_method
 
 MUST_MATCH = ("batch_size", "learning_rate", "momentum", "weight_decay", "held_out", "seed")
 """The options that a resumed run may not change; more epochs are welcome."""
@@ -38,17 +36,17 @@ class Source:
 
 def read_source(
     folder: Path,
-    config: ModelConfig,
+    config: Config,
     options: FitOptions,
     on_bad: Callable[[DataError], None] | None = None,
 ) -> Source:
     """Check the network, read the good images, and split them.
 
     Raises:
-        CheckpointError: see `check_levels`.
+        CheckpointError: see `Config.check`.
         DataError: see `read_images` and `split_held_out`.
     """
-    check_levels(config.backbone, config.levels)  # before minutes of reading
+    config.check()  # before minutes of reading
     paths, images = read_images(list_images(folder), config.input_size, on_bad=on_bad)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
     return Source(folder.resolve(), paths, images, train_index, held_out_index)
@@ -56,13 +54,17 @@ def read_source(
 
 def prepare(
     source: Source,
-    config: ModelConfig,
+    config: Config,
     options: FitOptions,
     *,
     teacher_weights: Path | None = None,
+    teacher_images: Path | None = None,
+    teacher_folder: Path | None = None,
     resume: Path | None = None,
-) -> tuple[Fit, Checkpoint]:
+) -> tuple[Trainer, Checkpoint]:
     """Build teacher and student, new or as a checkpoint left them.
+
+    The teacher's arguments are those of `TeacherSource`.
 
     Returns:
         The run, ready for its next epoch, and a checkpoint with all but the student's weights.
@@ -70,26 +72,25 @@ def prepare(
     Raises:
         CheckpointError: the teacher cannot be had, or the checkpoint to resume does not fit.
     """
+    method = open_method(config.method)
     if resume is None:
-        teacher, teacher_id = load_teacher(config.backbone, config.levels, teacher_weights)
-        with torch.random.fork_rng():
-            torch.manual_seed(options.seed)
-            model = Stpm(config, teacher)
+        teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
+        model, teacher_id = method.blank(config, options, teacher, source.folder)
         record = _record(source, options)
-        blank = Checkpoint(config, {}, dict(teacher.state_dict()), teacher_id, record)
+        blank = Checkpoint(config, {}, dict(model.teacher.state_dict()), teacher_id, record)
     else:
         blank = _resumable(resume, source, config, options)
         model = blank.model()
         model.student.requires_grad_(True)
     images = source.images
-    fit = Fit(model, images[source.train_index], images[source.held_out_index], options)
+    fit = method.trainer(model, images[source.train_index], images[source.held_out_index], options)
     if resume is not None:
         fit.load_resume_state(blank.resume, blank.student)
     return fit, blank
 
 
 def train(
-    fit: Fit, blank: Checkpoint, out: Path, on_step: Callable[[float], None]
+    fit: Trainer, blank: Checkpoint, out: Path, on_step: Callable[[float], None]
 ) -> Iterator[EpochRecord]:
     """Run the remaining epochs; after each, the checkpoint and a line of the log are on disk.
 
@@ -144,7 +145,7 @@ def _record(source: Source, options: FitOptions) -> dict[str, Any]:
     }
 
 
-def _resumable(path: Path, source: Source, config: ModelConfig, options: FitOptions) -> Checkpoint:
+def _resumable(path: Path, source: Source, config: Config, options: FitOptions) -> Checkpoint:
     checkpoint = load_checkpoint(path)
     if not checkpoint.resume:
         raise CheckpointError(f"{path}: was not made by stpm-train; it cannot be resumed.")

@@ -14,13 +14,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stpm.train.fit import EpochRecord, Fit
+from stpm.train.fit import EpochRecord
+from stpm.train.methods import Trainer
 
 
 class TrainingProgress:
     """Context manager that shows the teacher's pass and the epochs of one run."""
 
-    def __init__(self, fit: Fit) -> None:
+    def __init__(self, fit: Trainer) -> None:
         self._fit = fit
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -33,7 +34,7 @@ class TrainingProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        steps = -(-len(fit.train) // fit.options.batch_size)
+        steps = -(-fit.image_counts[0] // fit.options.batch_size)
         self._epochs = self._bar.add_task(
             "epochs",
             total=fit.options.epochs * steps,
@@ -55,16 +56,11 @@ class TrainingProgress:
         self._bar.stop()
 
     def cache_teacher(self) -> None:
-        """Compute the teacher's features under a bar of its own."""
-        fit = self._fit
-        total = len(fit.train) + len(fit.held_out)
-        task = self._bar.add_task("teacher", total=total, text="")
-        used = fit.cache_teacher(lambda count: self._bar.advance(task, count))
+        """Do what comes before the first epoch under a bar of its own."""
+        task = self._bar.add_task("teacher", total=sum(self._fit.image_counts), text="")
+        line = self._fit.prepare(lambda count: self._bar.advance(task, count))
         self._bar.remove_task(task)
-        cached = fit.train.cached_count + fit.held_out.cached_count
-        self._console.print(
-            f"teacher features of {cached} of {total} images kept, {used / 1e6:.0f} MB"
-        )
+        self._console.print(line)
         self._bar.start_task(self._epochs)
 
     def on_step(self, loss: float) -> None:

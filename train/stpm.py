@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from stpm.train.backbones import BACKBONES, FeaturePyramid, pyramid
+from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
+from stpm.train.methods import Network, Upsample
 
 NORM_EPSILON = 1e-12
 """Lower bound of a feature vector's length: zero features give distance zero, not NaN, in FP32."""
@@ -32,64 +32,37 @@ class ModelConfig:
     input_size: tuple[int, int] = (256, 256)
     method: str = "stpm"
 
+    def check(self) -> None:
+        """Refuse what cannot be built; see `check_levels`."""
+        check_levels(self.backbone, self.levels)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or `torch.save`."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """Inverse of `to_dict`, also after JSON has turned tuples into lists."""
-        return cls(
-            backbone=str(values["backbone"]),
-            levels=tuple(values["levels"]),
-            input_size=(int(values["input_size"][0]), int(values["input_size"][1])),
-            method=str(values["method"]),
-        )
 
-
-class Stpm(nn.Module):
+class Stpm(Network):
     """A frozen teacher, a student of the same architecture, and the scoring between them."""
 
-    mean: Tensor
-    std: Tensor
+    teacher: FeaturePyramid
+    student: FeaturePyramid
 
     def __init__(self, config: ModelConfig, teacher: FeaturePyramid) -> None:
-        super().__init__()
-        self.config = config
-        self.teacher = teacher
-        self.student = pyramid(config.backbone, config.levels)
         spec = BACKBONES[config.backbone]
-        for name, values in (("mean", spec.mean), ("std", spec.std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        student = pyramid(config.backbone, config.levels)
+        super().__init__(teacher, student, spec.mean, spec.std)
+        self.config = config
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Bring pixels (N,3,H,W) in grey levels to the input range of the backbone, in FP32."""
-        normalised: Tensor = (pixels.float() - self.mean) / self.std
-        return normalised
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.config.input_size
 
-    def level_distances(self, x: Tensor) -> list[Tensor]:
-        """Compute each level's map of distances between teacher and student.
-
-        Args:
-            x: float (N,3,H,W), normalised, in the precision of the networks.
-
-        Returns:
-            float32 (N,1,h_l,w_l) a level, in [0, 4].
-        """
-        targets = map(unit_features, self.teacher(x))
-        return [squared_distance(t, s) for t, s in zip(targets, self.student(x), strict=True)]
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score images; the FP32 reference that every engine is measured against.
-
-        Args:
-            images: uint8 (N,H,W,3), RGB, of the config's input size.
-
-        Returns:
-            anomaly_map float32 (N,H,W) and pred_score float32 (N,).
-        """
-        x = self.normalise(images.permute(0, 3, 1, 2))
-        maps = anomaly_map(self.level_distances(x), interpolate_to(self.config.input_size))
+    def score(
+        self, features: Sequence[Sequence[Tensor]], upsample: Upsample
+    ) -> tuple[Tensor, Tensor]:
+        """Score the levels' features of teacher and student; see `Network.score`."""
+        maps = anomaly_map(feature_distances(*features), upsample)
         return maps, maps.amax(dim=(1, 2))
 
 
@@ -123,6 +96,12 @@ def squared_distance(target: Tensor, student: Tensor) -> Tensor:
     return (difference * difference).sum(dim=1, keepdim=True)
 
 
+def feature_distances(targets: Sequence[Tensor], students: Sequence[Tensor]) -> list[Tensor]:
+    """Compute `squared_distance` a level, float32 (N,1,h,w), from raw features (N,C,h,w)."""
+    units = map(unit_features, targets)
+    return [squared_distance(t, s) for t, s in zip(units, students, strict=True)]
+
+
 def matching_loss(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor:
     """Average `squared_distance` over positions and batch, and sum over levels: the training loss.
 
@@ -134,7 +113,7 @@ def matching_loss(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tens
     return torch.stack(losses).sum()
 
 
-def anomaly_map(distances: Sequence[Tensor], upsample: Callable[[Tensor], Tensor]) -> Tensor:
+def anomaly_map(distances: Sequence[Tensor], upsample: Upsample) -> Tensor:
     """Multiply the upsampled level maps (section 3.3 of the paper).
 
     Args:
@@ -148,8 +127,3 @@ def anomaly_map(distances: Sequence[Tensor], upsample: Callable[[Tensor], Tensor
     for level in distances[1:]:
         product = product * upsample(level)
     return product.squeeze(1)
-
-
-def interpolate_to(size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """Return torch's bilinear upsampling to (height, width), half-pixel centres."""
-    return lambda level: F.interpolate(level, size=size, mode="bilinear", align_corners=False)

@@ -21,7 +21,7 @@ from stpm.runtime.parity import TOLERANCES, compare
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods import config_from_dict
 
 ExportOnnx = Callable[..., Path]
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -133,7 +133,7 @@ def test_what_the_manifest_records(bundle_path: Path, checkpoint: Checkpoint) ->
     assert manifest.tolerance == TOLERANCES["fp32"]
     assert set(manifest.engines) == set(installed_engines())
     provenance = manifest.provenance
-    assert ModelConfig.from_dict(provenance["config"]) == checkpoint.config
+    assert config_from_dict(provenance["config"]) == checkpoint.config
     assert provenance["teacher"] == checkpoint.teacher_id
     for key in ("data_sha256", "options", "best_epoch", "epochs_done", "versions"):
         assert provenance["training"][key] == checkpoint.training[key]

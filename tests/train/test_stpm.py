@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stpm.train.backbones import BACKBONES, pyramid
+from stpm.train.methods import config_from_dict, interpolate_to
 from stpm.train.stpm import (
     ModelConfig,
     Stpm,
     anomaly_map,
-    interpolate_to,
     matching_loss,
     squared_distance,
     unit_features,
@@ -211,6 +211,6 @@ def test_teacher_and_student_share_no_weights(model: Stpm) -> None:
     "config", [ModelConfig(), ModelConfig("resnet50", ("layer2", "layer1"), (480, 640))]
 )
 def test_config_survives_json(config: ModelConfig) -> None:
-    restored = ModelConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    restored = config_from_dict(json.loads(json.dumps(config.to_dict())))
     assert restored == config
     assert hash(restored) == hash(config)

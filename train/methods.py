@@ -1,0 +1,270 @@
+"""What the commands ask of a method, and the methods there are.
+
+A method is one module with a `METHOD`, and one line in `METHODS`. Its network has a teacher and a
+student: whatever training leaves unchanged and whatever it makes; a checkpoint keeps the state of
+both. `export.graph` runs `networks` in the bundle's precision and `score` in FP32.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stpm.runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from stpm.train.backbones import StateDict
+    from stpm.train.fit import EpochRecord, FitOptions
+
+METHODS = {
+    "stpm": "stpm.train.stpm_method",
+    "stad": "stpm.train.stad",
+    "spade": "stpm.train.spade",
+}
+"""The module of each method."""
+
+Upsample = Callable[[Tensor], Tensor]
+"""Brings maps float32 (N,1,h,w) of the teacher's sizes to the input size, bilinearly."""
+
+
+class Config(Protocol):
+    """A frozen dataclass of what fixes a network but its weights; fields are plain or tuples."""
+
+    @property
+    def method(self) -> str:
+        """Key of `METHODS`."""
+        ...
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the images that the networks see, and of the maps."""
+        ...
+
+    def check(self) -> None:
+        """Raise CheckpointError for what cannot be built."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or `torch.save`."""
+        ...
+
+
+class Network(nn.Module, ABC):
+    """A frozen teacher, what is trained beside it, and the scoring between them.
+
+    Attributes:
+        networks: names of the modules that may run in reduced precision; each takes normalised
+            images float (N,3,H,W) and gives a list of tensors.
+    """
+
+    networks: tuple[str, ...] = ("teacher", "student")
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, teacher: nn.Module, student: nn.Module, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.student = student
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    @abstractmethod
+    def input_size(self) -> tuple[int, int]:
+        """The config's."""
+
+    @abstractmethod
+    def score(
+        self, features: Sequence[Sequence[Tensor]], upsample: Upsample
+    ) -> tuple[Tensor, Tensor]:
+        """Score what the `networks` gave, in FP32 from here on.
+
+        Returns:
+            anomaly_map float32 (N,H,W) and pred_score float32 (N,).
+        """
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Bring pixels (N,3,H,W) in grey levels to the input range of the networks, in FP32."""
+        normalised: Tensor = (pixels.float() - self.mean) / self.std
+        return normalised
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score images; the FP32 reference that every engine is measured against.
+
+        Args:
+            images: uint8 (N,H,W,3), RGB, of the config's input size.
+
+        Returns:
+            anomaly_map float32 (N,H,W) and pred_score float32 (N,).
+        """
+        x = self.normalise(images.permute(0, 3, 1, 2))
+        features = [self.get_submodule(name)(x) for name in self.networks]
+        return self.score(features, interpolate_to(self.input_size))
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """Where a teacher comes from.
+
+    Attributes:
+        weights: of its backbone, .safetensors or .pth; None takes ImageNet's.
+        images: folder that a teacher is trained on, by methods that train one.
+        folder: where such teachers are kept for the next category.
+    """
+
+    weights: Path | None = None
+    images: Path | None = None
+    folder: Path | None = None
+
+
+class Trainer(Protocol):
+    """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs."""
+
+    options: FitOptions
+    device: torch.device
+    dtype: torch.dtype
+    epoch: int
+    best_epoch: int
+    best_held_out: float
+    best_student: StateDict
+
+    @property
+    def image_counts(self) -> tuple[int, int]:
+        """Of images to train on, and held out."""
+        ...
+
+    def prepare(self, on_images: Callable[[int], None]) -> str:
+        """Do what comes before the first epoch, once over all images; returns a line about it."""
+        ...
+
+    def run_epoch(self, on_step: Callable[[float], None] = ...) -> EpochRecord:
+        """Train one epoch, score the held-out images, and remember the best student."""
+        ...
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what `load_resume_state` needs to continue with the same weights."""
+        ...
+
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`."""
+        ...
+
+
+class Method(Protocol):
+    """A method of anomaly detection."""
+
+    config: type[Config]
+    options: FitOptions
+    """The defaults of training."""
+
+    def blank(
+        self, config: Any, options: FitOptions, source: TeacherSource, images: Path
+    ) -> tuple[Network, dict[str, str]]:
+        """Build an untrained network on a ready teacher.
+
+        Returns:
+            The network, and the teacher's identity: `source` and `sha256` of its weights.
+
+        Raises:
+            CheckpointError, DataError: the teacher cannot be had.
+        """
+        ...
+
+    def network(self, config: Any, teacher: StateDict, student: StateDict) -> Network:
+        """Build a network with these weights; CheckpointError where they do not fit."""
+        ...
+
+    def trainer(
+        self,
+        network: Any,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> Trainer:
+        """Begin a run on images uint8 (N,H,W,3) of the input size."""
+        ...
+
+
+def open_method(name: str) -> Method:
+    """Return a method of `METHODS`; CheckpointError when there is none of that name."""
+    if name not in METHODS:
+        raise CheckpointError(
+            f"got method {name!r}, expected one of {', '.join(METHODS)}; choose one."
+        )
+    method: Method = importlib.import_module(METHODS[name]).METHOD
+    return method
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Inverse of `Config.to_dict`, also after JSON has turned tuples into lists."""
+    return _config(open_method(str(values["method"])).config, values)
+
+
+def _config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    plain = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    for name, value in plain.items():
+        if isinstance(defaults.get(name), tuple) != isinstance(value, tuple):
+            raise ValueError(f"{name} is {value!r}, expected something like {defaults.get(name)}")
+    return kind(**plain)
+
+
+def configure(
+    method: str, input_size: tuple[int, int], settings: Mapping[str, str] | None = None
+) -> Config:
+    """Make a config of a method's defaults and of settings as they are typed.
+
+    Args:
+        method: key of `METHODS`.
+        input_size: (height, width) in pixels.
+        settings: by the config's field names, with - or _; tuples are separated by commas.
+
+    Raises:
+        CheckpointError: the method or a setting is unknown, or a value cannot be read.
+    """
+    kind = open_method(method).config
+    shared = ("method", "input_size")
+    defaults: dict[str, Any] = {f.name: f.default for f in fields(kind) if f.name not in shared}  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    for typed, text in (settings or {}).items():
+        name = typed.replace("-", "_")
+        if name not in defaults:
+            known = ", ".join(defaults).replace("_", "-")
+            raise CheckpointError(
+                f"got the setting {typed!r}, which {method} does not have, expected one of {known}."
+            )
+        try:
+            chosen[name] = _read(text, defaults[name])
+        except ValueError:
+            raise CheckpointError(
+                f"got {typed}={text}, expected something like {defaults[name]}; correct it."
+            ) from None
+    config = _config(kind, {"method": method, "input_size": input_size} | chosen)
+    config.check()
+    return config
+
+
+def _read(text: str, default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple(_read(part, default[0]) for part in text.split(","))
+    return type(default)(text)
+
+
+def interpolate_to(size: tuple[int, int]) -> Upsample:
+    """Return torch's bilinear upsampling to (height, width), half-pixel centres."""
+    return lambda level: F.interpolate(level, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,345 @@
+"""SPADE (arXiv 2005.02357): nearest neighbours among the features of normal images.
+
+An image's score is its mean distance to its K nearest normal images; a pixel's is the distance to
+the nearest feature vector at any pixel of those K. Nothing is trained: what a checkpoint keeps as
+the student is the gallery. The reference searches with FAISS. The deployment graph holds the gallery
+and searches with matrix products, so that a bundle runs on every engine, and in C, as STPM's does,
+and export compares the two. Both are exact, and bounded in memory by one normal image at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stpm.runtime.errors import CheckpointError, StpmError
+from stpm.train.backbones import (
+    BACKBONES,
+    FeaturePyramid,
+    StateDict,
+    check_levels,
+    load_state,
+    load_teacher,
+    pyramid,
+)
+from stpm.train.fit import EpochRecord, FitOptions, resolve_device
+from stpm.train.methods import Network, TeacherSource, Upsample, interpolate_to
+
+SMOOTHING_DEVIATION = 4.0
+"""Pixels of the map, of the Gaussian; cut at four deviations."""
+MAX_GALLERY_BYTES = 1 << 30
+"""A graph is one ONNX file, and those end at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class SpadeConfig:
+    """What fixes the search; see `Config`.
+
+    Attributes:
+        input_size: (height, width) in pixels of the image that the backbone sees.
+        backbone: a key of `BACKBONES`. The paper's is wide_resnet50_2.
+        levels: whose features a pixel is described by, the largest first; the deepest one, averaged
+            over the image, describes the image.
+        neighbours: K.
+    """
+
+    input_size: tuple[int, int] = (256, 256)
+    backbone: str = "resnet18"
+    levels: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    neighbours: int = 50
+    method: str = "spade"
+
+    def check(self) -> None:
+        """Refuse what cannot be built."""
+        check_levels(self.backbone, self.levels)
+        if list(self.levels) != sorted(self.levels):
+            raise CheckpointError(
+                f"got levels {','.join(self.levels)}, expected the largest maps first; sort them."
+            )
+        if self.neighbours < 1:
+            raise CheckpointError(f"got {self.neighbours} neighbours, expected at least 1.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or `torch.save`."""
+        return asdict(self)
+
+
+class Gallery(nn.Module):
+    """The features of the normal images in FP16, which both searches then take for exact.
+
+    Levels are kept at their own size, a quarter of what they would take upsampled to the largest.
+    """
+
+    pooled: Tensor
+
+    def __init__(self, pooled: Tensor, levels: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.count = len(levels)
+        self.register_buffer("pooled", pooled)
+        for i, level in enumerate(levels):
+            self.register_buffer(f"level{i}", level)
+
+    def levels(self) -> list[Tensor]:
+        """Return the features float16 (images,C,h,w) a level."""
+        return [self.get_buffer(f"level{i}") for i in range(self.count)]
+
+
+class Spade(Network):
+    """A pre-trained backbone and a gallery."""
+
+    networks = ("teacher",)
+    teacher: FeaturePyramid
+    student: Gallery
+    smoothing_rows: Tensor
+    smoothing_columns: Tensor
+
+    def __init__(self, config: SpadeConfig, teacher: FeaturePyramid, gallery: Gallery) -> None:
+        spec = BACKBONES[config.backbone]
+        super().__init__(teacher, gallery, spec.mean, spec.std)
+        self.config = config
+        height, width = config.input_size
+        self.register_buffer("smoothing_rows", gaussian_matrix(height), persistent=False)
+        self.register_buffer("smoothing_columns", gaussian_matrix(width).T, persistent=False)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.config.input_size
+
+    def score(
+        self, features: Sequence[Sequence[Tensor]], upsample: Upsample
+    ) -> tuple[Tensor, Tensor]:
+        """Search with matrix products: what engines run; see `Network.score`."""
+        (levels,) = features
+        scores, nearest = self.nearest_images(levels)
+        query = pixel_features(levels)
+        height, width = query.shape[2:]
+        queries = query.flatten(2).transpose(1, 2)
+        best: Tensor | None = None
+        for k in range(nearest.shape[1]):
+            chosen = [level[nearest[:, k]].float() for level in self.student.levels()]
+            gallery = pixel_features(chosen).flatten(2)
+            # |q - g|^2 less the |q|^2 that all neighbours of a pixel share.
+            partial = gallery.square().sum(dim=1, keepdim=True) - 2 * (queries @ gallery)
+            lowest = partial.amin(dim=2)
+            best = lowest if best is None else torch.minimum(best, lowest)
+        assert best is not None, "there is at least one neighbour"
+        distances = (best + queries.square().sum(dim=2)).clamp_min(0)
+        return self._smoothed(distances.reshape(-1, 1, height, width), upsample), scores
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Search with FAISS; see `Network.forward`."""
+        levels = self.teacher(self.normalise(images.permute(0, 3, 1, 2)))
+        scores, nearest = self.nearest_images(levels)
+        queries = pixel_features(levels)
+        distances = [
+            self._search(query, chosen) for query, chosen in zip(queries, nearest, strict=True)
+        ]
+        maps = self._smoothed(torch.stack(distances), interpolate_to(self.input_size))
+        return maps, scores
+
+    def nearest_images(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the mean squared distance to the K nearest images (N,), and their index (N,K)."""
+        pooled = pooled_features(levels)
+        difference = pooled[:, None] - self.student.pooled.float()
+        distances = difference.square().sum(dim=2)
+        count = min(self.config.neighbours, len(self.student.pooled))
+        nearest, index = distances.topk(count, dim=1, largest=False)
+        return nearest.mean(dim=1), index
+
+    def _search(self, query: Tensor, chosen: Tensor) -> Tensor:
+        faiss = _faiss()
+        queries = np.ascontiguousarray(query.flatten(1).T.numpy())
+        best = np.full(len(queries), np.inf, np.float32)
+        for image in chosen:
+            levels = [level[image][None].float() for level in self.student.levels()]
+            gallery = np.ascontiguousarray(pixel_features(levels)[0].flatten(1).T.numpy())
+            found, _ = faiss.knn(queries, gallery, 1)
+            best = np.minimum(best, found[:, 0])
+        return torch.from_numpy(best.clip(min=0)).view(1, *query.shape[1:])
+
+    def _smoothed(self, distances: Tensor, upsample: Upsample) -> Tensor:
+        smoothed = self.smoothing_rows @ upsample(distances) @ self.smoothing_columns
+        return smoothed.squeeze(1)
+
+
+def pooled_features(levels: Sequence[Tensor]) -> Tensor:
+    """Average the deepest level over its positions, float32 (N,C)."""
+    return levels[-1].float().mean(dim=(2, 3))
+
+
+def pixel_features(levels: Sequence[Tensor]) -> Tensor:
+    """Describe each position of the largest level by all levels, float32 (N,C,h,w)."""
+    height, width = levels[0].shape[2:]
+    return torch.cat([_resized(level.float(), height, width) for level in levels], dim=1)
+
+
+def _resized(level: Tensor, height: int, width: int) -> Tensor:
+    """Upsample bilinearly as products with constant matrices, which every engine computes alike."""
+    if level.shape[2:] == (height, width):
+        return level
+    rows = _bilinear(level.shape[2], height).to(level.device)
+    columns = _bilinear(level.shape[3], width).to(level.device)
+    return rows @ level @ columns.T
+
+
+def _bilinear(size: int, target: int) -> Tensor:
+    identity = torch.eye(size)[None, None]
+    return F.interpolate(identity, (target, size), mode="bilinear", align_corners=False)[0, 0]
+
+
+def gaussian_matrix(size: int) -> Tensor:
+    """Return the weights of Gaussian smoothing along one axis, mirrored at the ends.
+
+    Returns:
+        float32 (size,size), rows sum to 1; scipy's `gaussian_filter1d(mode="reflect")`.
+    """
+    reach = int(4 * SMOOTHING_DEVIATION + 0.5)
+    steps = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (steps / SMOOTHING_DEVIATION) ** 2)
+    weights /= weights.sum()
+    matrix = np.zeros((size, size))
+    for row in range(size):
+        position = (row + steps) % (2 * size)
+        mirrored = np.minimum(position, 2 * size - 1 - position)
+        np.add.at(matrix[row], mirrored, weights)
+    return torch.from_numpy(matrix).float()
+
+
+class SpadeTrainer:
+    """Fills the gallery in one epoch; see `Trainer`."""
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        network: Spade,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> None:
+        self.options = options
+        self.device = resolve_device(options.device)
+        self.network = network.to(self.device)
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_held_out = float("inf")
+        self.best_student: StateDict = {}
+        self._train, self._held_out = train_images, held_out_images
+
+    @property
+    def image_counts(self) -> tuple[int, int]:
+        """Of images in the gallery, and held out."""
+        return len(self._train), len(self._held_out)
+
+    def prepare(self, on_images: Callable[[int], None]) -> str:
+        """Check that the gallery will fit; returns a line about it."""
+        one = [level[0].numel() * 2 for level in self._features(self._train[:1])]
+        size = sum(one) * len(self._train)
+        if size > MAX_GALLERY_BYTES:
+            fitting = MAX_GALLERY_BYTES // sum(one)
+            raise StpmError(
+                f"the gallery of {len(self._train)} images takes {size / 1e6:.0f} MB, expected at "
+                f"most {MAX_GALLERY_BYTES / 1e6:.0f} MB; train on {fitting} images or with a "
+                "smaller --input-size."
+            )
+        on_images(sum(self.image_counts))
+        return f"gallery of {len(self._train)} images, {size / 1e6:.0f} MB"
+
+    @torch.no_grad()
+    def run_epoch(self, on_step: Callable[[float], None] = lambda _: None) -> EpochRecord:
+        """Fill the gallery; the held-out value is the mean image score."""
+        start = time.perf_counter()
+        levels: list[list[Tensor]] = []
+        for first in range(0, len(self._train), self.options.batch_size):
+            features = self._features(self._train[first : first + self.options.batch_size])
+            levels.append([level.half().cpu() for level in features])
+            on_step(0.0)
+        whole = [torch.cat(parts) for parts in zip(*levels, strict=True)]
+        # Of what the gallery keeps, so that a checkpoint's state is all there is.
+        self.network.student = Gallery(pooled_features(whole).half(), whole).to(self.device)
+        scores = [
+            self.network.nearest_images(self._features(image[None]))[0] for image in self._held_out
+        ]
+        self.epoch = self.best_epoch = 1
+        self.best_held_out = float(torch.cat(scores).mean())
+        self.best_student = dict(self.network.student.state_dict())
+        return EpochRecord(1, 0.0, self.best_held_out, True, time.perf_counter() - start, {})
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return that one epoch is all; a non-empty state says who made the checkpoint."""
+        return {"epoch": self.epoch, "best_held_out": self.best_held_out}
+
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`."""
+        self.epoch = self.best_epoch = state["epoch"]
+        self.best_held_out, self.best_student = state["best_held_out"], best_student
+
+    @torch.no_grad()
+    def _features(self, images: NDArray[np.uint8]) -> list[Tensor]:
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        features: list[Tensor] = self.network.teacher(self.network.normalise(pixels))
+        return features
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise StpmError(
+            "SPADE's reference searches with FAISS, which is not installed; run "
+            "pip install 'stpm[spade]'."
+        ) from None
+    return faiss
+
+
+class SpadeMethod:
+    """See `stpm.train.methods.Method`."""
+
+    config = SpadeConfig
+    options = FitOptions(epochs=1, batch_size=8)
+
+    def blank(
+        self,
+        config: SpadeConfig,
+        options: FitOptions,  # noqa: ARG002, nothing is drawn at random
+        source: TeacherSource,
+        images: Path,  # noqa: ARG002, no teacher is trained
+    ) -> tuple[Spade, dict[str, str]]:
+        """Put an empty gallery beside the pre-trained backbone."""
+        teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)
+        return Spade(config, teacher, Gallery(torch.empty(0), [])), teacher_id
+
+    def network(self, config: SpadeConfig, teacher: StateDict, student: StateDict) -> Spade:
+        """Build the backbone with these weights, and the gallery as it was kept."""
+        built = pyramid(config.backbone, config.levels)
+        load_state(built, teacher, "the checkpoint's teacher")
+        try:
+            levels = [student[f"level{i}"] for i in range(len(config.levels))]
+            return Spade(config, built, Gallery(student["pooled"], levels))
+        except KeyError as error:
+            raise CheckpointError(
+                f"the checkpoint's gallery lacks {error}; train again."
+            ) from error
+
+    def trainer(
+        self,
+        network: Spade,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> SpadeTrainer:
+        """Fill the gallery with the training images."""
+        return SpadeTrainer(network, train_images, held_out_images, options)
+
+
+METHOD = SpadeMethod()

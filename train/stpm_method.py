@@ -1,0 +1,55 @@
+"""STPM behind the interface of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
+from stpm.train.fit import Fit, FitOptions
+from stpm.train.methods import TeacherSource
+from stpm.train.stpm import ModelConfig, Stpm
+
+
+class StpmMethod:
+    """See `stpm.train.methods.Method`."""
+
+    config = ModelConfig
+    options = FitOptions()
+
+    def blank(
+        self,
+        config: ModelConfig,
+        options: FitOptions,
+        source: TeacherSource,
+        images: Path,  # noqa: ARG002, no teacher is trained
+    ) -> tuple[Stpm, dict[str, str]]:
+        """Put a random student beside the pre-trained teacher."""
+        teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            return Stpm(config, teacher), teacher_id
+
+    def network(self, config: ModelConfig, teacher: StateDict, student: StateDict) -> Stpm:
+        """Build both pyramids with these weights."""
+        built = pyramid(config.backbone, config.levels)
+        load_state(built, teacher, "the checkpoint's teacher")
+        network = Stpm(config, built)
+        load_state(network.student, student, "the checkpoint's student")
+        return network
+
+    def trainer(
+        self,
+        network: Stpm,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> Fit:
+        """Train the student as published."""
+        return Fit(network, train_images, held_out_images, options)
+
+
+METHOD = StpmMethod()
