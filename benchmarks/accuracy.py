@@ -14,9 +14,8 @@ from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.detector import Detector
 from stpm.runtime.overlay import side_by_side
-from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import Sample, read_mask
+from stpm.train.datasets import Sample, read_image, read_mask
 from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
 
 
@@ -122,7 +121,7 @@ def save_gallery(detector: Detector, samples: Sequence[Sample], folder: Path) ->
     """Write input, heat map, overlay and ground truth side by side, a picture a test image."""
     paths = []
     for sample in samples:
-        image = load_image(sample.path)
+        image = read_image(sample.path)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
         path = folder / sample.kind / f"{sample.path.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

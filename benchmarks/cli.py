@@ -38,10 +38,14 @@ def bench() -> None:
 @known_errors
 def accuracy(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
-    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
+    ],
     category: Annotated[
-        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+        str | None, typer.Option(help="Category of --data.", show_default="the model's name")
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
     engine: Annotated[
         str | None, typer.Option(help="Of bundles.", show_default="all verified and installed")
     ] = None,
@@ -60,14 +64,14 @@ def accuracy(
     from stpm.benchmarks.accuracy import candidates, measure, save_gallery
     from stpm.benchmarks.environment import environment
     from stpm.runtime.detector import Detector
-    from stpm.train.datasets import labelled_samples
+    from stpm.train.datasets import open_category
 
     if out is not None and not out.absolute().parent.is_dir():
         raise DataError(f"{out.parent}: there is no such folder; create it first.")
     outcomes: dict[str, list[Accuracy]] = {}
     for model in models:
         name = category or model.name.split(".")[0]
-        samples = labelled_samples(_category_folder(data, name))
+        samples = open_category(data, name).test_samples()[::every]
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
             with progress(label, len(samples)) as on_images:
@@ -82,12 +86,6 @@ def accuracy(
         content = {"environment": environment(), "categories": categories}
         out.write_text(json.dumps(content, indent=2) + "\n")
         note(f"{out}: written")
-
-
-def _category_folder(data: Path, name: str) -> Path:
-    if not (data / name).is_dir():
-        raise DataError(f"{data / name}: there is no such folder; name it with --category.")
-    return data / name
 
 
 def _print(category: str, accuracies: list[Accuracy]) -> None:

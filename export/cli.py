@@ -120,7 +120,9 @@ def _check_out(bundle: Path, overwrite: bool) -> None:
 
 
 def _held_out(paths: list[Path]) -> list[Path]:
-    missing = [path for path in paths if not path.is_file()]
+    from stpm.train.datasets import image_exists
+
+    missing = [path for path in paths if not image_exists(path)]
     if missing:
         raise ExportError(
             f"{missing[0]}: this image, held out in training, is not there any more "

@@ -35,8 +35,8 @@ from stpm.runtime.console import progress
 from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.runtime.parity import TOLERANCES, compare
-from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint
+from stpm.train.datasets import read_image
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
@@ -243,7 +243,7 @@ def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) 
     anomaly_maps, pred_scores = reference
     order = np.argsort(pred_scores, kind="stable")
     chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
-    images = np.stack([fit_input(load_image(paths[i]), contract) for i in chosen])
+    images = np.stack([fit_input(read_image(paths[i]), contract) for i in chosen])
     return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
 
 

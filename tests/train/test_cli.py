@@ -36,6 +36,8 @@ FLAGS = {
     "--batch-size",
     "--learning-rate",
     "--held-out",
+    "--train-share",
+    "--every",
     "--seed",
     "--cache-gb",
     "--device",
@@ -151,6 +153,8 @@ def test_every_flag_reaches_the_checkpoint(
         "--batch-size": 4,
         "--learning-rate": 0.05,
         "--held-out": 0.4,
+        "--train-share": 0.8,
+        "--every": 1,
         "--seed": 3,
         "--cache-gb": 0.001,
     }
@@ -169,6 +173,7 @@ def test_every_flag_reaches_the_checkpoint(
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "held_out": 0.4,
+        "train_share": 0.8,
         "seed": 3,
         "cache_gb": 0.001,
         "device": "cpu",
@@ -176,7 +181,7 @@ def test_every_flag_reaches_the_checkpoint(
         "compile": False,
     }
     assert checkpoint.teacher_id["source"] == teacher_file.name
-    assert len(checkpoint.training["held_out"]) == 6
+    assert len(checkpoint.training["held_out"]) == 5  # of 12
 
 
 @pytest.mark.parametrize("layout", [True, False])
@@ -230,6 +235,9 @@ def test_the_log_has_a_line_an_epoch(finished: tuple[Path, Result]) -> None:
         (("--good", "g", "--batch-size", "0"), "'--batch-size'"),
         (("--good", "g", "--learning-rate", "-0.1"), "'--learning-rate'"),
         (("--good", "g", "--held-out", "1"), "'--held-out'"),
+        (("--good", "g", "--train-share", "0"), "'--train-share'"),
+        (("--good", "g", "--train-share", "1.1"), "'--train-share'"),
+        (("--good", "g", "--every", "0"), "'--every'"),
         (("--good", "g", "--seed", "-1"), "'--seed'"),
         (("--good", "g", "--cache-gb", "-1"), "'--cache-gb'"),
         (("--good", "g", "--device", "tpu"), "'auto', 'cpu', 'cuda'"),
