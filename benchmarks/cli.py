@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpm.benchmarks.ablation_cli import ablation
 from stpm.runtime.console import known_errors, note, progress
 from stpm.runtime.errors import DataError
 
@@ -32,6 +33,9 @@ main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @main.callback()
 def bench() -> None:
     """Measure what was trained and exported."""
+
+
+main.command()(ablation)
 
 
 @main.command()
