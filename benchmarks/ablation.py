@@ -159,7 +159,7 @@ def _checkpoint_path(run: Run, out: Path) -> Path:
 
 
 def _outcome(run: Run, checkpoint: Checkpoint, accuracy: Accuracy, out: Path) -> dict[str, Any]:
-    training = checkpoint.training
+    training, metrics = checkpoint.training, asdict(accuracy.evaluation.overall)
     log = pipeline.log_path(_checkpoint_path(run, out)).read_text().splitlines()
     return {
         "best_epoch": training["best_epoch"],
@@ -170,7 +170,8 @@ def _outcome(run: Run, checkpoint: Checkpoint, accuracy: Accuracy, out: Path) ->
         "teacher": checkpoint.teacher_id,
         "engine": accuracy.candidate.engine,
         "precision": accuracy.candidate.precision,
-        "metrics": asdict(accuracy.evaluation.overall),
+        # The rescaled PRO is NaN where it is undefined; JSON has none.
+        "metrics": {k: v if v is None or np.isfinite(v) else None for k, v in metrics.items()},
         "checkpoint": _checkpoint_path(run, out).name,
         "bundle": f"{run.stem}.stpm",
         "environment": environment(),

@@ -123,7 +123,7 @@ def save_gallery(detector: Detector, samples: Sequence[Sample], folder: Path) ->
     for sample in samples:
         image = read_image(sample.path)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
-        path = folder / sample.kind / f"{sample.path.stem}.png"
+        path = folder / sample.kind / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         side_by_side(image, detector(image), mask if sample.is_anomalous else None).save(path)
         paths.append(path)

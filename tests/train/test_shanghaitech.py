@@ -59,6 +59,8 @@ def test_a_category_is_a_scene_or_all_of_them(root: Path) -> None:
 def test_each_frame_has_its_own_label_and_mask(root: Path) -> None:
     samples = open_category(root, "01").test_samples()
     assert [s.kind for s in samples[:4]] == [GOOD, ANOMALY, GOOD, ANOMALY]
+    assert len({s.name for s in samples}) == len(samples)
+    assert samples[4].name == "01_0015_000"
     masks = np.load(root / "testing/test_pixel_mask/01_0014.npy")
     for sample, mask in zip(samples[:4], masks, strict=True):
         np.testing.assert_array_equal(read_mask(sample, SIZE), mask == 1)

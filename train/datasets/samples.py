@@ -22,12 +22,19 @@ class Sample:
         kind: of defect, `GOOD` for none.
         mask: its ground truth, if there is one.
         mask_above: the mask's pixels above this value are defective.
+        video: the one that a frame is of; empty for photographs.
     """
 
     path: Path
     kind: str
     mask: Path | None
     mask_above: int = 127
+    video: str = ""
+
+    @property
+    def name(self) -> str:
+        """The image's name without suffix, the only one among its kind."""
+        return f"{self.video}_{self.path.stem}" if self.video else self.path.stem
 
     @property
     def is_anomalous(self) -> bool:
