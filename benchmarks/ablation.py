@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Run:
     @property
     def stem(self) -> str:
         """Name of the run's files."""
-        cell = self.cell.name.replace(",", "-").replace("%", "pct")
+        cell = re.sub(r"[^\w.-]+", "-", self.cell.name.replace("%", "pct"))
         return f"{self.axis}_{cell}_{self.category}_seed{self.seed}"
 
     def identity(self) -> dict[str, Any]:

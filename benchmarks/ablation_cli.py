@@ -16,19 +16,12 @@ from stpm.benchmarks.ablation_cells import (
     check_names,
     paper_figures,
 )
+from stpm.benchmarks.tables import METRICS, Table, print_tables
 from stpm.runtime.console import known_errors, note, parse_size
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
     from stpm.benchmarks.ablation import Run
-
-
-METRICS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "pro_rescaled": "rescaled PRO",
-}
 
 
 @known_errors
@@ -67,6 +60,8 @@ def ablation(
     A finished cell is not run again, and a cell that was cut off goes on where it stopped: repeat
     the command. A cell that cannot be run is left out, and named at the end.
     """
+    from rich.console import Console
+
     from stpm.benchmarks.ablation import Run
     from stpm.train.datasets import category_names, open_category
 
@@ -83,9 +78,9 @@ def ablation(
         if not cell or c.name in cell
     ]
     folder = out or Path(f"ablation_{axis}")
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines, failures = _run_all(runs, data, folder)
-    _print(axis, runs, lines)
+    print_tables([_table(axis, runs, lines)], Console())
     if failures:
         raise StpmError(
             f"{len(failures)} of {len(runs)} runs could not be done ({', '.join(failures)}); see "
@@ -133,19 +128,14 @@ def _run_all(runs: Sequence[Run], data: Path, out: Path) -> tuple[list[dict[str,
     return lines, failures
 
 
-def _print(axis: Axis, runs: Sequence[Run], lines: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _table(axis: Axis, runs: Sequence[Run], lines: Sequence[Mapping[str, Any]]) -> Table:
     from stpm.benchmarks.ablation import cell_mean
 
-    categories = sorted({line["category"] for line in lines})
+    categories = ", ".join(sorted({line["category"] for line in lines}))
     table = Table(
-        title=f"{axis}, {runs[0].epochs} epochs",
-        caption=f"ours: mean over {', '.join(categories)}; paper: over MVTec AD's 15 categories",
+        f"{axis}, {runs[0].epochs} epochs: ours over {categories}, the paper's over MVTec AD's 15",
+        ("", *METRICS.values(), *(f"paper's {name}" for name in PAPER_METRICS), "runs"),
     )
-    for column in ("", *METRICS.values(), *(f"paper's {name}" for name in PAPER_METRICS), "runs"):
-        table.add_column(column, justify="right" if column else "left")
     paper = paper_figures(axis)
     for name in dict.fromkeys(run.cell.name for run in runs):
         of_cell = [line for line in lines if line["cell"] == name]
@@ -153,9 +143,9 @@ def _print(axis: Axis, runs: Sequence[Run], lines: Sequence[Mapping[str, Any]]) 
         ours = [
             ""
             if mean is None
-            else f"{mean.mean:.4f}" + (f" ±{mean.deviation:.4f}" if mean.deviation else "")
+            else f"{mean.mean:.4f}" + (f"\n±{mean.deviation:.4f}" if mean.deviation else "")
             for mean in means
         ]
         theirs = [f"{v:.3f}" for v in paper[name].values()] if name in paper else [""] * 3
-        table.add_row(name, *ours, *theirs, str(len(of_cell)))
-    Console().print(table)
+        table.add(name, *ours, *theirs, str(len(of_cell)))
+    return table

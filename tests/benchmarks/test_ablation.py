@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from stpm.benchmarks import ablation
 from stpm.benchmarks.ablation import CellMean, cell_mean
-from stpm.benchmarks.ablation_cells import Axis, cells, paper_figures
+from stpm.benchmarks.ablation_cells import Axis, Cell, cells, paper_figures
 from stpm.benchmarks.cli import main
 from stpm.runtime import DataError, Detector, ExportError
 from stpm.train.checkpoint import load_checkpoint
@@ -111,7 +111,7 @@ def test_a_line_says_all_about_a_cell(finished: Finished, data_root: Path) -> No
     scores = [detector(sample.path).score for sample in samples]
     expected = roc_auc_score([sample.is_anomalous for sample in samples], scores)
     assert line["metrics"]["image_auroc"] == pytest.approx(expected)
-    row = next(text for text in result.stdout.splitlines() if text.startswith("│ 2,3 "))
+    row = next(text for text in result.stdout.splitlines() if text.split()[:1] == ["2,3"])
     assert f"{line['metrics']['aupro']:.4f}" in row
     assert [part in row for part in ("0.849", "0.950", "0.886")] == [True] * 3
 
@@ -222,6 +222,16 @@ def test_a_damaged_line_of_the_results_is_named(finished: Finished, tmp_path: Pa
     result = invoke("levels", *flags[:-1], tmp_path, "--cell", "2")
     assert result.exit_code == 1
     assert "results.jsonl: line 2 is no result; remove that line." in result.stderr
+
+
+def test_names_of_cells_make_names_of_files() -> None:
+    names = ("2,3,4", "5%", "../my teacher")
+    stems = [ablation.Run(Axis.TEACHER, Cell(name), "weave", 3, 1, (32, 32)).stem for name in names]
+    assert stems == [
+        "teacher_2-3-4_weave_seed3",
+        "teacher_5pct_weave_seed3",
+        "teacher_..-my-teacher_weave_seed3",
+    ]
 
 
 def line(seed: int, image_auroc: float, aupro: float | None) -> dict[str, Any]:

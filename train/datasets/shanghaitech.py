@@ -43,8 +43,8 @@ class ShanghaiTechCategory:
 
     @staticmethod
     def names(root: Path) -> list[str]:
-        videos = (root / part / "frames" for part in ("training", "testing"))
-        scenes = {p.name.partition("_")[0] for f in videos if f.is_dir() for p in f.iterdir()}
+        videos = [p for part in ("training", "testing") for p in root.glob(f"{part}/frames/*_*")]
+        scenes = {p.name.partition("_")[0] for p in videos if p.is_dir()}
         return [*sorted(scenes), ALL]
 
     def good_images(self) -> list[Path]:
