@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.benchmarks.ablation_cells import (
-    PAPER_METRICS,
-    Axis,
-    cells,
-    check_names,
-    paper_figures,
-)
+from stpm.benchmarks.ablation_cells import Axis, cells, check_names, paper_figures
 from stpm.benchmarks.tables import METRICS, Table, print_tables
 from stpm.runtime.console import known_errors, note, parse_size
 from stpm.runtime.errors import DataError, StpmError
@@ -133,8 +127,8 @@ def _table(axis: Axis, runs: Sequence[Run], lines: Sequence[Mapping[str, Any]]) 
 
     categories = ", ".join(sorted({line["category"] for line in lines}))
     table = Table(
-        f"{axis}, {runs[0].epochs} epochs: ours over {categories}, the paper's over MVTec AD's 15",
-        ("", *METRICS.values(), *(f"paper's {name}" for name in PAPER_METRICS), "runs"),
+        f"{axis}, {runs[0].epochs} epochs, {categories}; paper: mean of MVTec AD",
+        ("", *METRICS.values(), "runs"),
     )
     paper = paper_figures(axis)
     for name in dict.fromkeys(run.cell.name for run in runs):
@@ -146,6 +140,8 @@ def _table(axis: Axis, runs: Sequence[Run], lines: Sequence[Mapping[str, Any]]) 
             else f"{mean.mean:.4f}" + (f"\n±{mean.deviation:.4f}" if mean.deviation else "")
             for mean in means
         ]
-        theirs = [f"{v:.3f}" for v in paper[name].values()] if name in paper else [""] * 3
-        table.add(name, *ours, *theirs, str(len(of_cell)))
+        table.add(name, *ours, str(len(of_cell)))
+        if name in paper:
+            figures = (f"{value:.3f}" for value in paper[name].values())
+            table.add(f"{name} paper", *figures, published=True)
     return table
