@@ -54,8 +54,6 @@ def ablation(
     A finished cell is not run again, and a cell that was cut off goes on where it stopped: repeat
     the command. A cell that cannot be run is left out, and named at the end.
     """
-    from rich.console import Console
-
     from stpm.benchmarks.ablation import Run
     from stpm.train.datasets import category_names, open_category
 
@@ -74,7 +72,7 @@ def ablation(
     folder = out or Path(f"ablation_{axis}")
     folder.mkdir(parents=True, exist_ok=True)
     lines, failures = _run_all(runs, data, folder)
-    print_tables([_table(axis, runs, lines)], Console())
+    print_tables([_table(axis, runs, lines)])
     if failures:
         raise StpmError(
             f"{len(failures)} of {len(runs)} runs could not be done ({', '.join(failures)}); see "

@@ -285,7 +285,7 @@ def accuracy_result(
     outcomes: dict[str, list[Accuracy]] = {}
     pictures: dict[str, list[dict[str, Any]]] = {}
     for model in models:
-        name = category or _category(model, data)
+        name = category or find_category(model, data)
         samples = open_category(data, name).test_samples()[::every]
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
@@ -303,7 +303,7 @@ def accuracy_result(
     }
 
 
-def _category(model: Path, data: Path) -> str:
+def find_category(model: Path, data: Path) -> str:
     """Return the category that the model's name begins with, the longest such."""
     stem = model.name.split(".")[0]
     names = category_names(data)
