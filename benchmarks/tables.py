@@ -22,7 +22,7 @@ METRICS = {
 NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16
-_STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
+STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
     """Tabulate a result of kind "latency": scenarios, stages, processes, the papers' times."""
     columns = ("", "p50 ms", "p90 ms", "p99 ms", "max ms", "images /s", "steady")
     scenarios = Table("latency of a query, from frame in memory to decision", columns)
-    stages = Table("one image by stage, p50 in ms", ("", *_STAGES))
+    stages = Table("one image by stage, p50 in ms", ("", *STAGES))
     for case in content["cases"]:
         times = [f"{case['latency_ms'][p]:.2f}" for p in ("p50", "p90", "p99", "max")]
         flags = "\n".join(case["steadiness"]["flags"]) or "yes"
         scenarios.add(_case_label(case), *times, f"{case['images_per_second']:.1f}", flags)
         if case["scenario"] == "single_stream" and case["batch"] == 1:
-            medians = [case["stages_ms"].get(stage) for stage in _STAGES]
+            medians = [case["stages_ms"].get(stage) for stage in STAGES]
             cells = ("" if median is None else f"{median['p50']:.2f}" for median in medians)
             stages.add(_case_label(case), *cells)
     processes = Table(
