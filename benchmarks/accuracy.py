@@ -281,7 +281,7 @@ def accuracy_result(
     outcomes: dict[str, list[Accuracy]] = {}
     pictures: dict[str, list[dict[str, Any]]] = {}
     for model in models:
-        name = category or _category(model, data)
+        name = category or find_category(model, data)
         samples = labelled_samples(data / name)
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
@@ -299,7 +299,7 @@ def accuracy_result(
     }
 
 
-def _category(model: Path, data: Path) -> str:
+def find_category(model: Path, data: Path) -> str:
     """Return the folder of the data set that the model's name begins with, the longest such."""
     stem = model.name.split(".")[0]
     names = [p.name for p in data.iterdir() if p.is_dir()] if data.is_dir() else []

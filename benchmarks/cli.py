@@ -129,6 +129,58 @@ def latency(
 
 @main.command()
 @known_errors
+def peers(
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint that the bundles were exported from.")],
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles; ratios are to the first.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    category: Annotated[
+        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+    ] = None,
+    anomalib: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with anomalib; see docs/benchmarks.md."),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Images that each scores while timed.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Compare bundles with torch, other engines and anomalib: maps first, then time."""
+    from stpm.benchmarks.accuracy import find_category
+    from stpm.benchmarks.peers import peers_result
+    from stpm.benchmarks.tables import peers_tables
+    from stpm.train.datasets import labelled_samples
+
+    check_out(out)
+    content = peers_result(
+        ckpt,
+        bundles,
+        labelled_samples(data / (category or find_category(ckpt, data))),
+        anomalib_python=anomalib,
+        teacher_weights=teacher_weights,
+        images=count,
+        rounds=rounds,
+    )
+    _show(peers_tables(content), content, out)
+
+
+@main.command()
+@known_errors
+def compare(
+    a: Annotated[Path, typer.Argument(help="Result file.")],
+    b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+) -> None:
+    """Compare two result files case by case, B against A, with intervals."""
+    from stpm.benchmarks.compare import compare_files
+    from stpm.benchmarks.tables import comparison_table, print_tables
+
+    print_tables([comparison_table(compare_files(a, b))])
+
+
+@main.command()
+@known_errors
 def report(
     results: Annotated[
         list[Path],
@@ -154,11 +206,9 @@ def report(
 
 
 def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:
-    from rich.console import Console
-
     from stpm.benchmarks.tables import print_tables
 
-    print_tables(tables, Console())
+    print_tables(tables)
     if out is not None:
         write_result(out, content)
         note(f"{out}: written")

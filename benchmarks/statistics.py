@@ -136,6 +136,45 @@ def _detected_by_image(
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """How many times longer one takes than the other.
+
+    Attributes:
+        median: over the rounds, of the ratio of their medians.
+        low, high: its 95 % bootstrap interval over the rounds.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """ "slower", "faster", or "no difference" when the interval holds 1."""
+        if self.low > 1:
+            return "slower"
+        return "faster" if self.high < 1 else "no difference"
+
+
+def paired_ratio(
+    rounds: Sequence[Sequence[float]], reference: Sequence[Sequence[float]], seed: int = 0
+) -> Ratio:
+    """Compare times of the same rounds, so that a machine that drifts drifts for both.
+
+    Args:
+        rounds: times by round.
+        reference: the other's, as many rounds.
+        seed: of the draws.
+    """
+    pairs = zip(rounds, reference, strict=True)
+    ratios = np.array([np.median(ours) / np.median(theirs) for ours, theirs in pairs])
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = quantile_interval(np.median(ratios[drawn], axis=1))
+    return Ratio(float(np.median(ratios)), low, high)
+
+
+@dataclass(frozen=True)
 class Steadiness:
     """Whether a run's times may be summed up by a median.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stpm.benchmarks.paper import latency_figures, mean_figures, reference_figures
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from stpm.benchmarks.compare import Comparison
 
 METRICS = {
     "image_auroc": "image AUROC",
@@ -22,6 +22,7 @@ METRICS = {
 NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16
+REASON_WIDTH = 60
 STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
 
 
@@ -47,11 +48,13 @@ class Table:
         self.rows.append(Row((*cells, *[""] * missing), published))
 
 
-def print_tables(tables: Sequence[Table], console: Console) -> None:
+def print_tables(tables: Sequence[Table]) -> None:
     """Print tables on a terminal."""
     from rich.box import SIMPLE
+    from rich.console import Console
     from rich.table import Table as RichTable
 
+    console = Console()
     for table in tables:
         shown = RichTable(title=table.title, box=SIMPLE, pad_edge=False)
         for i, column in enumerate(table.columns):
@@ -111,6 +114,43 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
     return [scenarios, stages, processes, _paper_times(content)]
 
 
+def peers_tables(content: Mapping[str, Any]) -> list[Table]:
+    """Tabulate a result of kind "peers": times, ratios and agreement, the papers' times."""
+    height, width = content["image_size"]
+    columns = ("", "p50 ms", "p99 ms", "times the first's", "same maps", "map diff.", "AUROC")
+    table = Table(f"one {height}x{width} frame in memory to its map", columns)
+    times = Table("the paper's times of one 256x256 image", ("", "ms", "times STPM's"))
+    for row in content["peers"]:
+        ratio, latency = row["ratio"], row["latency_ms"]
+        interval = f"{ratio['low']:.2f}\u2013{ratio['high']:.2f}"
+        same = "yes" if row["correct"] else "NO"
+        flags = ", ".join(row["steadiness"]["flags"])
+        table.add(
+            f"{row['name']}, {row['precision']}" + (f"\n{flags}" if flags else ""),
+            f"{latency['p50']:.1f}",
+            f"{latency['p99']:.1f}",
+            f"{ratio['median']:.2f}\n{interval}",
+            same,
+            f"{row['agreement']['map_difference']:.1e}",
+            f"{row['image_auroc']:.4f}",
+        )
+    for row in content["left_out"]:
+        table.add(f"{row['name']}\nleft out: {row['reason'][:REASON_WIDTH]}")
+    for method, milliseconds in content["paper"].items():
+        share = f"{milliseconds / content['paper']['STPM']:.0f}"
+        times.add(f"{method}, RTX 2080 Ti", f"{milliseconds:g}", share, published=True)
+    return [table, times]
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Tabulate what `stpm.benchmarks.compare` found."""
+    table = Table("B against A", ("", "quantity", "value", "95% interval", "verdict"))
+    for found in comparisons:
+        interval = f"{found.low:.3f} to {found.high:.3f}"
+        table.add(found.name, found.quantity, f"{found.value:.3f}", interval, found.verdict)
+    return table
+
+
 def _paper_times(content: Mapping[str, Any]) -> Table:
     table = Table("the paper's times of one 256x256 image, and rates", ("", "ms", "hardware"))
     for method, milliseconds in latency_figures().items():
@@ -138,7 +178,7 @@ def _case_label(case: Mapping[str, Any]) -> str:
 def _category_table(
     category: str, rows: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]]
 ) -> Table:
-    table = Table(category, ("", *METRICS.values(), "false alarms", "detected"))
+    table = Table(category, ("", *METRICS.values(), "false alarms", "found"))
     for row in rows:
         rates = row["decisions"] or {}
         shares = [f"{rates[name]:.1%}" for name in rates]
