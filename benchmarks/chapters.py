@@ -70,12 +70,21 @@ def _accuracy_blocks(content: Content, name: str) -> list[Block]:
     for i, (category, rows) in enumerate(content["categories"].items()):
         alone = {**content, "categories": {category: rows}, "means": []}
         figures = curves(rows, f"{name}c{i}")
-        # One engine of each model: the others' scores differ by less than a line's width.
-        first = {row["name"]: row for row in reversed(rows)}
-        figures += [
-            histogram(row, f"{name}c{i}h{j}") for j, row in enumerate(reversed(first.values()))
-        ]
+        chosen = enumerate(_one_engine_each(rows))
+        figures += [histogram(row, f"{name}c{i}h{j}") for j, row in chosen]
         blocks.append(Block(category, accuracy_tables(alone), figures))
     if content["means"]:
         blocks.append(Block("Over categories", accuracy_tables({**content, "categories": {}})))
     return blocks
+
+
+def _one_engine_each(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the first row of each bundle, or of each checkpoint where there is no bundle.
+
+    The scores of other engines differ by less than the width of a line.
+    """
+    bundles = [row for row in rows if row["calibration"]] or rows
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in bundles:
+        first.setdefault(row["name"], row)
+    return list(first.values())

@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 VARIABLES = ("ink", "muted", "line", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 """CSS variables of the page; Matplotlib draws with a stand-in colour for each."""
@@ -23,7 +23,7 @@ _DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.
 _DASH_ARRAYS = ("", "5 2", "1.5 1.5", "6 2 1.5 2")
 _INCH = 72
 """Points; a point is a unit of the SVG."""
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 12.0,
@@ -139,8 +139,20 @@ def logarithmic(axis: Any) -> None:
 def curves(rows: Sequence[Mapping[str, Any]], name: str) -> list[Figure]:
     """Draw the ROC curves of images and the overlap curves of pixels of a category."""
     kinds = [
-        ("roc", "tpr", "ROC of images", "share of good parts called bad", "share of bad parts found"),
-        ("pro", "overlap", "Overlap with defects", "share of good pixels called bad", "mean overlap"),
+        (
+            "roc",
+            "tpr",
+            "ROC of images",
+            "share of good parts called bad",
+            "share of bad parts found",
+        ),
+        (
+            "pro",
+            "overlap",
+            "Overlap with defects",
+            "share of good pixels called bad",
+            "mean overlap",
+        ),
     ]
     figures = []
     for kind, height, title, x_label, y_label in kinds:
@@ -162,7 +174,8 @@ def curves(rows: Sequence[Mapping[str, Any]], name: str) -> list[Figure]:
             markup = svg(figure, f"{name}-{kind}")
         metric = {"roc": "image_auroc", "pro": "aupro"}[kind]
         areas = "; ".join(f"{_row_name(r)}: {_digits(r['overall'][metric])}" for r in drawn)
-        figures.append(Figure(title, markup, f"{title}; areas: {areas}.", tuple(keys)))
+        note = "Equal curves lie on each other, the later ones thinner." if len(drawn) > 1 else ""
+        figures.append(Figure(title, markup, f"Areas: {areas}.", tuple(keys), note))
     return figures
 
 
@@ -185,7 +198,7 @@ def histogram(row: Mapping[str, Any], name: str) -> Figure:
     known = scores if threshold is None else np.append(scores, threshold)
     is_log = bool(known.min() > 0 and known.max() > 8 * known.min())
     space = np.geomspace if is_log else np.linspace
-    edges = space(known.min(), known.max() * (1 + 1e-9) + 1e-12, 33)
+    edges = space(known.min(), known.max() * (1 + 1e-9) + 1e-12, 33).tolist()
     with canvas(400, 300) as (figure, axes):
         for values, variable in ((good, "s1"), (bad, "s2")):
             paint = colour(variable)
@@ -195,7 +208,7 @@ def histogram(row: Mapping[str, Any], name: str) -> Figure:
             axes.axvline(threshold, color=colour("ink"), linewidth=1.4, linestyle=(0, (4, 2)))
         axes.grid(visible=False, axis="x")
         axes.set(xlabel="score", ylabel="images")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         if is_log:
             axes.set_xscale("log")
             logarithmic(axes.xaxis)
@@ -213,7 +226,7 @@ def _histogram_note(row: Mapping[str, Any]) -> str:
         return "A checkpoint has no threshold."
     low, high = asked["false_alarm_interval"]
     return (
-        f"Expected false alarms {asked['false_alarm_rate']:.1%} (95 % interval {low:.1%} to "
+        f"Expected false alarms {asked['false_alarm_rate']:.1%} (95% interval {low:.1%} to "
         f"{high:.1%}, from {asked['image_count']} good images); observed "
         f"{found['false_alarm_rate']:.1%}, with {found['detection_rate']:.1%} of defective parts "
         "found."

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 
 from stpm.benchmarks.plots import Figure, Key, canvas, colour, logarithmic, series, svg
 from stpm.benchmarks.tables import STAGES
 
 Case = Mapping[str, Any]
 
-WIDTH = 620
+WIDTH = 780
 ROW = 46
-"""Points of height for a row with its label above."""
+LABELS = 250
+"""Points of width for what a row is called."""
+LETTERS = 36
+"""That fit there; the tables hold the rest."""
 BINS = 60
+_MARKS = {"p50": "ink", "p99": "s2"}
 SCALES = {
     "batch": ("Batch", "images in a run"),
     "image_size": ("Image size", "megapixels of the camera"),
@@ -26,7 +33,7 @@ SCALES = {
 
 def latency_figures(cases: Sequence[Case], name: str) -> list[Figure]:
     """Draw what a result of kind "latency" holds."""
-    figures = []
+    figures: list[Figure] = []
     for scenario in dict.fromkeys(case["scenario"] for case in cases):
         of_scenario = [case for case in cases if case["scenario"] == scenario]
         figures.append(_distributions(of_scenario, scenario, f"{name}-{len(figures)}"))
@@ -35,50 +42,64 @@ def latency_figures(cases: Sequence[Case], name: str) -> list[Figure]:
     return [*figures, *(f for f in (stages, *scales) if f is not None)]
 
 
-def _label(case: Case) -> str:
+@contextmanager
+def _rows(
+    labels: Sequence[tuple[str, str]], x_label: str
+) -> Iterator[tuple[Canvas, Axes, list[int]]]:
+    """Open axes with a row for each label of two lines; yields the rows' places too."""
+    count = len(labels)
+    with canvas(WIDTH, 52 + ROW * count, left=LABELS) as (figure, axes):
+        places = [count - 1 - i for i in range(count)]
+        for place, lines in zip(places, labels, strict=True):
+            for text, offset, variable in zip(lines, (0.52, 0.16), ("ink", "muted"), strict=True):
+                shown = text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}\u2026"
+                style: dict[str, Any] = {"color": colour(variable), "fontsize": 12}
+                within = axes.get_yaxis_transform()
+                axes.text(
+                    -LABELS / (WIDTH - LABELS - 14),
+                    place + offset,
+                    shown,
+                    transform=within,
+                    **style,
+                )
+        axes.set(ylim=(-0.1, count), yticks=[], xlabel=x_label)
+        axes.spines["left"].set_visible(False)
+        yield figure, axes, places
+
+
+def _label(case: Case) -> tuple[str, str]:
+    """Name a case in two lines."""
     height, width = case["image_size"]
-    details = [f"{height}x{width}"]
+    details = [case["engine"], f"{height}x{width}"]
     details += [f"{key} {case[key]}" for key in ("batch", "streams", "threads") if case[key] > 1]
-    return f"{case['bundle']}, {case['engine']}, {', '.join(details)}"
+    return case["bundle"], ", ".join(details)
 
 
 def _distributions(cases: Sequence[Case], scenario: str, name: str) -> Figure:
     title = f"Time of a query, {scenario.replace('_', ' ')}"
-    lines = []
-    with canvas(WIDTH, 56 + ROW * len(cases), left=14) as (figure, axes):
-        everything = np.array([t for case in cases for times in case["rounds_ms"] for t in times])
-        edges = np.geomspace(everything.min() * 0.97, everything.max() * 1.03, BINS + 1)
-        for i, case in enumerate(cases):
+    everything = np.array([t for case in cases for times in case["rounds_ms"] for t in times])
+    edges = np.geomspace(everything.min() * 0.97, everything.max() * 1.03, BINS + 1)
+    with _rows([_label(case) for case in cases], "milliseconds") as (figure, axes, places):
+        for base, case in zip(places, cases, strict=True):
             times = np.concatenate([np.asarray(r, float) for r in case["rounds_ms"]])
             counts, _ = np.histogram(times, edges)
-            base = len(cases) - 1 - i
-            heights = base + 0.58 * counts / counts.max()
+            heights = base + 0.75 * counts / counts.max()
             paint = colour("s1")
             axes.stairs(heights, edges, baseline=base, fill=True, color=paint, alpha=0.3)
             axes.stairs(heights, edges, baseline=base, color=paint, linewidth=1.2)
-            for key, variable in (("p50", "s1"), ("p99", "s2")):
+            for key, variable in _MARKS.items():
                 at = case["latency_ms"][key]
-                axes.plot([at, at], [base, base + 0.62], color=colour(variable), linewidth=2)
-            axes.annotate(
-                _label(case) + _flags(case),
-                (0, base + 0.68),
-                xycoords=("axes fraction", "data"),
-                color=colour("ink"),
-                fontsize=12,
-            )
-            figures = (f"{key} {case['latency_ms'][key]:.2f}" for key in ("p50", "p99", "max"))
-            lines.append(f"{_label(case)}: {', '.join(figures)} ms")
-        axes.set(xscale="log", ylim=(-0.12, len(cases)), xlabel="milliseconds", yticks=[])
-        axes.spines["left"].set_visible(False)
+                axes.plot([at, at], [base, base + 0.85], color=colour(variable), linewidth=2)
+        axes.set_xscale("log")
         logarithmic(axes.xaxis)
         markup = svg(figure, name)
-    keys = (Key("median", "s1"), Key("99th percentile", "s2"))
-    return Figure(title, markup, "; ".join(lines) + ".", keys, is_wide=True)
+    text = "; ".join(f"{', '.join(_label(case))}: {_times(case['latency_ms'])}" for case in cases)
+    keys = (Key("all times", "s1"), Key("median", "ink"), Key("99th percentile", "s2"))
+    return Figure(title, markup, f"{text}.", keys, is_wide=True)
 
 
-def _flags(case: Case) -> str:
-    flags = case["steadiness"]["flags"]
-    return f"  \u2013 {', '.join(flags)}" if flags else ""
+def _times(latency_ms: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {latency_ms[key]:.2f} ms" for key in ("p50", "p99", "max"))
 
 
 def _stages(cases: Sequence[Case], name: str) -> Figure | None:
@@ -87,22 +108,15 @@ def _stages(cases: Sequence[Case], name: str) -> Figure | None:
     if not present:
         return None
     paints = {stage: f"s{i + 1}" for i, stage in enumerate(STAGES)}
-    with canvas(WIDTH, 56 + ROW * len(singles), left=14) as (figure, axes):
-        for i, case in enumerate(singles):
-            base, left = len(singles) - 1 - i, 0.0
+    labels = [_label(case) for case in singles]
+    with _rows(labels, "milliseconds, median of each stage") as (figure, axes, places):
+        for base, case in zip(places, singles, strict=True):
+            left = 0.0
             for stage in present:
                 length = case["stages_ms"].get(stage, {"p50": 0.0})["p50"]
-                axes.barh(base + 0.3, length, 0.42, left, color=colour(paints[stage]))
+                axes.barh(base + 0.45, length, 0.5, left, color=colour(paints[stage]))
                 left += length
-            axes.annotate(
-                _label(case),
-                (0, base + 0.6),
-                xycoords=("axes fraction", "data"),
-                color=colour("ink"),
-                fontsize=12,
-            )
-        axes.set(ylim=(-0.05, len(singles)), xlabel="milliseconds, median of each stage", yticks=[])
-        axes.spines["left"].set_visible(False)
+        axes.set_xlim(0)
         markup = svg(figure, name)
     keys = tuple(Key(stage, paints[stage]) for stage in present)
     text = "Where the time of one image goes; the figures stand in the table by stage."
@@ -159,26 +173,15 @@ def _text(case: Case, key: str) -> str:
 def ratio_figure(content: Mapping[str, Any], name: str) -> Figure:
     """Draw the other programs' times over the reference's, with intervals."""
     peers = content["peers"]
-    with canvas(WIDTH, 56 + ROW * len(peers), left=14) as (figure, axes):
+    labels = [(p["name"], p["precision"] + ("" if p["correct"] else ", other maps")) for p in peers]
+    x_label = f"times the time of {content['reference']}; to the left is faster"
+    with _rows(labels, x_label) as (figure, axes, places):
         axes.axvline(1, color=colour("ink"), linewidth=1.2, linestyle=(0, (4, 2)))
-        for i, peer in enumerate(peers):
-            base, ratio = len(peers) - 1 - i, peer["ratio"]
-            paint = colour("s1" if peer["correct"] else "s2")
-            axes.plot([ratio["low"], ratio["high"]], [base + 0.25] * 2, color=paint, linewidth=3)
-            face = paint if peer["correct"] else "none"
-            dot = {"color": paint, "markerfacecolor": face, "markersize": 8}
-            axes.plot(ratio["median"], base + 0.25, "o", **dot)
-            wrong = "" if peer["correct"] else "  \u2013 other maps"
-            axes.annotate(
-                f"{peer['name']}, {peer['precision']}{wrong}",
-                (0, base + 0.55),
-                xycoords=("axes fraction", "data"),
-                color=colour("ink"),
-                fontsize=12,
-            )
-        axes.set(ylim=(-0.12, len(peers)), xscale="log", yticks=[])
-        axes.set_xlabel(f"times the time of {content['reference']}; to the left is faster")
-        axes.spines["left"].set_visible(False)
+        for base, peer in zip(places, peers, strict=True):
+            ratio, paint = peer["ratio"], colour("s1" if peer["correct"] else "s2")
+            axes.plot([ratio["low"], ratio["high"]], [base + 0.45] * 2, color=paint, linewidth=3)
+            axes.plot(ratio["median"], base + 0.45, "o", color=paint, markersize=9)
+        axes.set_xscale("log")
         logarithmic(axes.xaxis)
         markup = svg(figure, name)
     text = "; ".join(
@@ -186,5 +189,5 @@ def ratio_figure(content: Mapping[str, Any], name: str) -> Figure:
         f"{p['ratio']['high']:.2f})"
         for p in peers
     )
-    keys = (Key("same maps, 95 % interval", "s1"), Key("other maps: does not count", "s2"))
+    keys = (Key("same maps, 95% interval", "s1"), Key("other maps: does not count", "s2"))
     return Figure("Time beside other programs", markup, f"{text}.", keys, is_wide=True)

@@ -33,7 +33,8 @@ def _code(environment: Mapping[str, Any]) -> str:
     commit = environment["commit"]
     if commit is None:
         return f"stpm {environment['packages'].get('stpm', '')}"
-    return commit["id"][:12] + ("\nwith changes" if commit["with_changes"] else "")
+    changes = "\nwith changes" if commit["with_changes"] else ""
+    return f"{commit['id'][:12]}{changes}"
 
 
 def _machines(results: Named) -> Table:

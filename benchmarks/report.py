@@ -182,6 +182,7 @@ def _environment(**options: Any) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
         **options,
     )
     environment.filters["is_number"] = _is_number

@@ -53,15 +53,17 @@ def of_kind(contents: Iterable[Content], kind: str) -> list[Content]:
 def summary(findings: Sequence[Finding]) -> str:
     """Count the answers in a sentence."""
     counts = {answer: sum(f.answer is answer for f in findings) for answer in Answer}
-    parts = [f"{counts[Answer.YES]} of {len(findings)} questions are answered with yes"]
-    for answer, words in (
-        (Answer.CARE, "to be read with care"),
-        (Answer.NO, "answered with no"),
-        (Answer.OPEN, "not measured"),
-    ):
-        if counts[answer]:
-            parts.append(f"{counts[answer]} {words}")
-    return ", ".join(parts) + "."
+    parts = [
+        f"{counts[answer]} {words}"
+        for answer, words in (
+            (Answer.CARE, "with care"),
+            (Answer.NO, "with no"),
+            (Answer.OPEN, "not measured"),
+        )
+        if counts[answer]
+    ]
+    first = f"{counts[Answer.YES]} of {len(findings)} questions are answered with yes"
+    return "; ".join([first, *parts]) + "."
 
 
 def belong_together(contents: Sequence[Content]) -> Finding:
@@ -88,7 +90,9 @@ def belong_together(contents: Sequence[Content]) -> Finding:
         details.append("measured with different commits of the code")
     noted = sum(commit is None for commit in commits)
     if noted:
-        details.append(f"installed package, so that no commit is known: {_of(noted, len(contents))}")
+        details.append(
+            f"installed package, so that no commit is known: {_of(noted, len(contents))}"
+        )
     if mixed:
         text = "No: a name stands for different files."
         return Finding(question, Answer.NO, text, tuple(details))

@@ -128,8 +128,6 @@ def _compare(row: Row, reference: Row) -> Answer:
     return Answer.CARE if all(inside) else Answer.NO
 
 
-
-
 def _kept(families: Families) -> Finding:
     question = "Does the exported model keep the accuracy of the checkpoint?"
     pairs = [
@@ -157,8 +155,8 @@ def _kept(families: Families) -> Finding:
 
 _LIMIT = {
     Answer.YES: f" (up to {SAME:g} counts as kept)",
-    Answer.CARE: f": above {SAME:g}, but within the checkpoint's 95 % interval",
-    Answer.NO: ", which leaves the checkpoint's 95 % interval",
+    Answer.CARE: f": above {SAME:g}, but within the checkpoint's 95% interval",
+    Answer.NO: ", which leaves the checkpoint's 95% interval",
 }
 
 
@@ -241,7 +239,7 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         (good, _), (alarms, _) = _counts(row), _called(row)
         answers.append(_within(alarms, good, high))
         details.append(
-            f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95 % interval "
+            f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95% interval "
             f"{low:.1%} to {high:.1%}, from {asked['image_count']} good images), observed "
             f"{alarms} of {good} ({alarms / good:.1%})"
         )

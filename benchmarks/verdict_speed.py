@@ -21,11 +21,11 @@ def speed_findings(contents: Sequence[Content]) -> list[Finding]:
 
 
 def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
-    """Return the shortest time of one image from frame to decision; empty without one."""
+    """Return the shortest time of one image, of the paper's size if there is one."""
     cases = [case for content in of_kind(contents, "latency") for case in _single(content)]
     if not cases:
         return []
-    best = min(cases, key=_median)
+    best = min([c for c in cases if c["image_size"] == PAPER_SIZE] or cases, key=_median)
     height, width = best["image_size"]
     source = f"median, {height}x{width}, {best['bundle']}, {best['engine']}"
     return [KeyFigure("Time an image", f"{_median(best):.1f} ms", source)]
@@ -86,16 +86,18 @@ def _beside_peers(contents: Sequence[Content]) -> Finding:
     faster = [peer for peer, _ in correct if peer["ratio"]["high"] < 1]
     slower = [peer for peer, _ in correct if peer["ratio"]["low"] > 1]
     text = (
-        f"Of {len(correct)} with the same maps, {len(slower)} take longer, {len(faster)} less time, "
-        f"and {len(correct) - len(slower) - len(faster)} cannot be told apart."
+        f"Of {len(correct)} with the same maps, {len(slower)} take longer, {len(faster)} less "
+        f"time, and {len(correct) - len(slower) - len(faster)} cannot be told apart."
     )
     everyone = [peer for content in results for peer in content["peers"] if peer["correct"]]
     if everyone:
         best = min(everyone, key=_median)
-        text += f" The shortest median is {_median(best):.1f} ms: {best['name']}, {best['precision']}."
+        text += (
+            f" The shortest median is {_median(best):.1f} ms: {best['name']}, {best['precision']}."
+        )
     details = [
         f"{peer['name']}, {peer['precision']}: {peer['ratio']['median']:.2f} times the time of "
-        f"{reference} (95 % interval {peer['ratio']['low']:.2f} to {peer['ratio']['high']:.2f})"
+        f"{reference} (95% interval {peer['ratio']['low']:.2f} to {peer['ratio']['high']:.2f})"
         + ("" if peer["correct"] else "; other maps, so that its time does not count")
         for peer, reference in others
     ]
@@ -123,8 +125,8 @@ def _trusted(contents: Sequence[Content]) -> Finding:
     text = f"{len(cases) - len(flagged)} of {len(cases)} cases ran steadily."
     if few:
         text += (
-            f" {len(few)} hold fewer than {ENOUGH_QUERIES} times: their 99th percentile says little "
-            "more than the maximum."
+            f" {len(few)} hold fewer than {ENOUGH_QUERIES} times: their 99th percentile says "
+            "little more than the maximum."
         )
     details = [f"{case['name']}: {', '.join(case['steadiness']['flags'])}" for case in flagged]
     answer = Answer.CARE if flagged or few else Answer.YES
