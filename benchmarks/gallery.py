@@ -12,90 +12,104 @@ from typing import Any
 from PIL import Image
 
 PER_CATEGORY = 16
-SIZES = ((1000, 72), (800, 68), (640, 62), (480, 55), (360, 45))
-"""Widths in pixels and WebP qualities, the first that fits is taken."""
+SIZES = ((1000, 72), (800, 68), (640, 62), (480, 55), (320, 40))
+"""Widths in pixels and WebP qualities; a picture takes the first with which it fits."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of the gallery: a data URI, its size in pixels, and what it shows."""
+class Entry:
+    """A picture that a result names: the file, what the image is called, what it shows."""
 
-    uri: str
-    width: int
-    height: int
+    path: Path
     name: str
     caption: str
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """A category's pictures, and how many of those wanted could not be read."""
+class Picture:
+    """A picture in the page: its entry, a data URI, its size in pixels."""
 
-    category: str
-    pictures: tuple[Picture, ...]
-    missing: int
+    entry: Entry
+    uri: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a result file says about the pictures of a category, the doubtful first.
+class Gallery:
+    """A category's pictures, and how many of those wanted are not among them.
 
     Attributes:
         category: its name.
-        folder: of the result file; paths are taken from the working directory, then from here.
-        entries: as `stpm.benchmarks.accuracy.save_gallery` returns them.
+        pictures: the doubtful first.
+        unread: files that are missing or no pictures.
+        too_large: pictures that the page has no room for.
     """
 
     category: str
-    folder: Path
-    entries: Sequence[Mapping[str, Any]]
+    pictures: tuple[Picture, ...]
+    unread: int
+    too_large: int
 
 
-def galleries(wanted: Sequence[Pictures], budget_bytes: int) -> list[Gallery]:
-    """Read the first pictures of each category, as large and as many as fit.
+def entries_of(content: Mapping[str, Any], folder: Path) -> dict[str, list[Entry]]:
+    """Return the first pictures that a result of kind "accuracy" names, by category.
 
     Args:
-        wanted: the categories.
+        content: of the result file.
+        folder: of the result file; a path that is not found from the working directory is taken
+            from here.
+    """
+    found = {}
+    for category, pictures in content.get("gallery", {}).items():
+        found[category] = [_entry(picture, folder) for picture in pictures[:PER_CATEGORY]]
+    return found
+
+
+def _entry(picture: Mapping[str, Any], folder: Path) -> Entry:
+    path, kind = Path(picture["picture"]), picture["kind"]
+    part = "good part" if kind == "good" else f"defective part ({kind})"
+    called = "anomalous" if picture["is_anomalous"] else "good"
+    caption = f"{part}, called {called}, score {picture['score']:.4g}"
+    return Entry(path if path.exists() else folder / path, f"{kind}/{path.stem}", caption)
+
+
+def galleries(groups: Sequence[tuple[str, Sequence[Entry]]], budget_bytes: int) -> list[Gallery]:
+    """Read the pictures of (category, entries) and shrink those that exceed their share.
+
+    Args:
+        groups: the categories.
         budget_bytes: for the data URIs of all.
     """
-    opened = [
-        [(e, _read(Path(e["picture"]), group.folder)) for e in group.entries[:PER_CATEGORY]]
-        for group in wanted
-    ]
-    pairs = [[(e, image) for e, image in group if image is not None] for group in opened]
-    missing = [len(group) - len(found) for group, found in zip(opened, pairs, strict=True)]
-    most = max(map(len, pairs), default=0)
-    for count in (most, most // 2, most // 4, 1):
-        for width, quality in SIZES if count == most else SIZES[-1:]:
-            drawn = [
-                tuple(_picture(e, image, width, quality) for e, image in found[:count])
-                for found in pairs
-            ]
-            if sum(len(picture.uri) for group in drawn for picture in group) <= budget_bytes:
-                groups = zip(wanted, drawn, missing, strict=True)
-                return [Gallery(group.category, shown, absent) for group, shown, absent in groups]
-    return []
+    share = budget_bytes // max(sum(len(entries) for _, entries in groups), 1)
+    found = []
+    for category, entries in groups:
+        images = [(entry, _read(entry.path)) for entry in entries]
+        read = [(entry, image) for entry, image in images if image is not None]
+        fitted = [_fit(entry, image, share) for entry, image in read]
+        pictures = tuple(picture for picture in fitted if picture is not None)
+        unread, too_large = len(entries) - len(read), len(read) - len(pictures)
+        found.append(Gallery(category, pictures, unread, too_large))
+    return found
 
 
-def _read(path: Path, folder: Path) -> Image.Image | None:
+def _read(path: Path) -> Image.Image | None:
     """Return a picture in RGB; None where it is missing or is none."""
-    for candidate in (path, folder / path):
-        try:
-            with Image.open(candidate) as image:
-                return image.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+
+
+def _fit(entry: Entry, image: Image.Image, size_bytes: int) -> Picture | None:
+    for width, quality in SIZES:
+        scale = min(width / image.width, 1)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        stream = io.BytesIO()
+        shrunk = image.resize(size, Image.Resampling.LANCZOS) if scale < 1 else image
+        shrunk.save(stream, "WEBP", quality=quality)
+        uri = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        if len(uri) <= size_bytes:
+            return Picture(entry, uri, *size)
     return None
-
-
-def _picture(entry: Mapping[str, Any], image: Image.Image, width: int, quality: int) -> Picture:
-    if image.width > width:
-        size = (width, max(1, round(image.height * width / image.width)))
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=quality, method=6)
-    uri = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
-    kind, called = entry["kind"], "anomalous" if entry["is_anomalous"] else "good"
-    part = "good part" if kind == "good" else f"defective part ({kind})"
-    caption = f"{part}, called {called}, score {entry['score']:.4g}"
-    return Picture(uri, image.width, image.height, f"{kind}/{Path(entry['picture']).stem}", caption)

@@ -125,14 +125,14 @@ def _stages(cases: Sequence[Case], name: str) -> Figure | None:
 
 def _scaling(cases: Sequence[Case], key: str, name: str) -> Figure | None:
     """Draw time an image over one property, a line for cases that are equal in all others."""
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for case in cases:
-        if not _value(case, key):
-            continue  # the engine chose the threads itself
-        others = [case["bundle"], case["engine"], case["scenario"].replace("_", " ")]
-        others += [f"{k} {_text(case, k)}" for k in SCALES if k != key]
-        lines.setdefault(", ".join(others), []).append((_value(case, key), case["ms_per_image"]))
-    drawn = {label: sorted(points) for label, points in lines.items() if len(points) > 1}
+        if _value(case, key):  # without, the engine chose the threads itself
+            others = [case["bundle"], case["engine"], case["scenario"].replace("_", " ")]
+            others += [_property(case, k) for k in SCALES if k != key]
+            lines.setdefault(tuple(others), []).append((_value(case, key), case["ms_per_image"]))
+    several = {others: sorted(points) for others, points in lines.items() if len(points) > 1}
+    drawn = dict(zip(_differences(list(several)), several.values(), strict=True))
     if not drawn:
         return None
     title, unit = SCALES[key]
@@ -164,10 +164,16 @@ def _value(case: Case, key: str) -> float:
     return float(case[key])
 
 
-def _text(case: Case, key: str) -> str:
+def _property(case: Case, key: str) -> str:
     if key == "image_size":
-        return "x".join(map(str, case["image_size"]))
-    return str(case[key] or "auto")
+        return f"image {case[key][0]}x{case[key][1]}"
+    return f"{key} {case[key] or 'auto'}"
+
+
+def _differences(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """Write names by those of their parts in which they differ, or the first two."""
+    parts = [i for i, values in enumerate(zip(*names, strict=True)) if len(set(values)) > 1]
+    return [", ".join(name[i] for i in parts or (0, 1)) for name in names]
 
 
 def ratio_figure(content: Mapping[str, Any], name: str) -> Figure:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from stpm.benchmarks.ablation_lines import read_lines
 from stpm.benchmarks.chapters import Block, Chapter, ablation_block, blocks_of, chapters
-from stpm.benchmarks.gallery import Gallery, Pictures, galleries
+from stpm.benchmarks.gallery import Entry, Gallery, entries_of, galleries
 from stpm.benchmarks.provenance import provenance_tables
 from stpm.benchmarks.result_file import check_out, read_result
 from stpm.benchmarks.tables import Table
@@ -87,6 +87,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         raise DataError(f"{out}: got a name ending in {out.suffix!r}, expected .html or .md.")
     blocks: list[tuple[str, Block]] = []
     results: dict[Path, Mapping[str, Any]] = {}
+    pictures: list[tuple[str, list[Entry]]] = []
     for number, path in enumerate(dict.fromkeys(paths)):
         if path.suffix == ".jsonl":
             lines = read_lines(path)
@@ -96,9 +97,10 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
         results[path] = content = read_result(path)
         with _naming(path):
             blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
+            pictures += entries_of(content, path.parent).items()
             assemble({path: content}, [])
     report = assemble(results, blocks)
-    text = markdown(report) if out.suffix == ".md" else page(report, results)
+    text = markdown(report) if out.suffix == ".md" else page(report, pictures)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -156,18 +158,18 @@ def markdown(report: Report) -> str:
     return environment.get_template("report.md.j2").render(report=report)
 
 
-def page(report: Report, results: Results) -> str:
-    """Render one page of HTML, with as large pictures as the limit of its size allows."""
+def page(report: Report, pictures: Sequence[tuple[str, Sequence[Entry]]]) -> str:
+    """Render one page of HTML, with pictures as large as the limit of its size allows.
+
+    Args:
+        report: what to show.
+        pictures: (category, entries) pairs for the gallery.
+    """
     template = _environment(autoescape=True).get_template("report.html.j2")
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {"style": Markup(style), "script": Markup(script), "script_hash": digest}
     bare = template.render(report=report, **values)
-    pictures = [
-        Pictures(category, path.parent, entries)
-        for path, content in results.items()
-        for category, entries in content.get("gallery", {}).items()
-    ]
     left = SIZE_LIMIT - CAPTIONS - len(bare.encode())
     return template.render(report=replace(report, galleries=galleries(pictures, left)), **values)
 

@@ -48,7 +48,7 @@ def _beside_paper(contents: Sequence[Content]) -> Finding:
         (case, content)
         for content in of_kind(contents, "latency")
         for case in _single(content)
-        if case["image_size"] == PAPER_SIZE
+        if case["image_size"] == case["map_size"] == PAPER_SIZE
     ]
     if not found:
         text = f"No single image of 256x256, the paper's size, was timed. {MEASURE}"

@@ -54,12 +54,12 @@ function makeFilterable(table) {
   const box = document.createElement("div");
   const label = document.createElement("label");
   const input = document.createElement("input");
-  const output = document.createElement("output");
+  const count = document.createElement("span");
   box.className = "filter";
   input.type = "search";
   label.append("Filter rows", input);
   input.setAttribute("aria-label", `Filter rows of ${table.caption.textContent}`);
-  box.append(label, output);
+  box.append(label, count);
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
@@ -68,7 +68,8 @@ function makeFilterable(table) {
       row.hidden = !words.every((word) => text.includes(word));
       shown += row.hidden ? 0 : 1;
     }
-    output.textContent = words.length ? `${shown} of ${rows.length}` : "";
+    count.textContent = words.length ? `${shown} of ${rows.length}` : "";
+    news.textContent = `${table.caption.textContent}: ${shown} of ${rows.length} rows`;
   });
   table.closest(".scroll").before(box);
 }
