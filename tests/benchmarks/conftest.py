@@ -31,11 +31,12 @@ def latency_content(bundle_path: Path) -> str:
     plan = Plan(
         [bundle_path],
         ["onnxruntime"],
+        ["single_stream", "multi_stream"],
         image_sizes=[(64, 64), (96, 128)],
-        batches=(1, 4),
+        batches=(1, 2),
         streams=(1, 2),
     )
-    return json.dumps(latency_result(plan, [], images=4, rounds=2))
+    return json.dumps(latency_result(plan, [], images=2, rounds=2))
 
 
 @pytest.fixture(scope="session")

@@ -199,13 +199,13 @@ def test_large_pictures_are_shrunk_to_the_limit(
     content = json.loads(results["accuracy"].read_text())
     (entry, *_) = content["gallery"]["weave"]
     entries = [entry | {"picture": "noise.png"}] * 20
-    content["gallery"] = {f"category {i}": entries for i in range(2)}
+    content["gallery"] = {"weave": entries}
     results["accuracy"].write_text(json.dumps(content))
     out = tmp_path / "report.html"
     write_report(list(results.values()), out)
     assert out.stat().st_size < SIZE_LIMIT
     shown = [attrs for tag, attrs in read_page(out).tags if tag == "img"]
-    assert len(shown) == 2 * 16
+    assert len(shown) == 16
     assert all(int(attrs["width"]) < 1000 for attrs in shown)
 
 
