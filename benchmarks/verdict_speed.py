@@ -9,6 +9,7 @@ from stpm.benchmarks.paper import latency_figures
 from stpm.benchmarks.verdict import Answer, Content, Finding, KeyFigure, machine, of_kind
 
 PAPER_SIZE = [256, 256]
+SINGLE = "single_stream"
 PAPER_CARD = "RTX 2080 Ti"
 ENOUGH_QUERIES = 100
 """Below, a 99th percentile says no more than the maximum."""
@@ -34,7 +35,7 @@ def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
 def _single(content: Content) -> list[Mapping[str, Any]]:
     """Return the cases of one image after the other."""
     cases = content["cases"]
-    return [case for case in cases if case["scenario"] == "single_stream" and case["batch"] == 1]
+    return [case for case in cases if case["scenario"] == SINGLE and case["batch"] == 1]
 
 
 def _median(case: Mapping[str, Any]) -> float:
@@ -48,7 +49,7 @@ def _beside_paper(contents: Sequence[Content]) -> Finding:
         (case, content)
         for content in of_kind(contents, "latency")
         for case in _single(content)
-        if case["image_size"] == case["map_size"] == PAPER_SIZE
+        if case["image_size"] == case.get("map_size", PAPER_SIZE) == PAPER_SIZE
     ]
     if not found:
         text = f"No single image of 256x256, the paper's size, was timed. {MEASURE}"
@@ -121,7 +122,8 @@ def _trusted(contents: Sequence[Content]) -> Finding:
     if not cases:
         return Finding(question, Answer.OPEN, f"Nothing was timed. {MEASURE}")
     flagged = [case for case in cases if case["steadiness"]["flags"]]
-    few = [case for case in cases if sum(map(len, case["rounds_ms"])) < ENOUGH_QUERIES]
+    singles = [case for case in cases if case.get("scenario", SINGLE) == SINGLE]
+    few = [case for case in singles if sum(map(len, case["rounds_ms"])) < ENOUGH_QUERIES]
     text = f"{len(cases) - len(flagged)} of {len(cases)} cases ran steadily."
     if few:
         text += (
