@@ -127,8 +127,8 @@ def _trusted(contents: Sequence[Content]) -> Finding:
     text = f"{len(cases) - len(flagged)} of {len(cases)} cases ran steadily."
     if few:
         text += (
-            f" {len(few)} hold fewer than {ENOUGH_QUERIES} times: their 99th percentile says "
-            "little more than the maximum."
+            f" In {len(few)} of them fewer than {ENOUGH_QUERIES} times were taken: their 99th "
+            "percentile says little more than the maximum."
         )
     details = [f"{case['name']}: {', '.join(case['steadiness']['flags'])}" for case in flagged]
     answer = Answer.CARE if flagged or few else Answer.YES
