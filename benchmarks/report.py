@@ -88,17 +88,19 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
     blocks: list[tuple[str, Block]] = []
     results: dict[Path, Mapping[str, Any]] = {}
     pictures: list[tuple[str, list[Entry]]] = []
+    lines: list[dict[str, Any]] = []
     for number, path in enumerate(dict.fromkeys(paths)):
         if path.suffix == ".jsonl":
-            lines = read_lines(path)
+            lines += read_lines(path)
             with _naming(path):
-                blocks.append(("ablation", ablation_block(lines)))
+                ablation_block(lines)
             continue
         results[path] = content = read_result(path)
         with _naming(path):
             blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
             pictures += entries_of(content, path.parent).items()
             assemble({path: content}, [])
+    blocks += [("ablation", ablation_block(lines))] if lines else []
     report = assemble(results, blocks)
     text = markdown(report) if out.suffix == ".md" else page(report, pictures)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -192,7 +194,9 @@ def _environment(**options: Any) -> Environment:
 
 
 def _is_number(table: Table, column: int) -> bool:
-    """Tell whether every cell of a column is a number or empty."""
+    """Tell whether every cell of a column is a number or empty; the first one holds names."""
+    if column == 0:
+        return False
     firsts = [row.cells[column].split("\n")[0] for row in table.rows]
     return any(firsts) and all(_NUMBER.fullmatch(first) or not first for first in firsts)
 

@@ -21,6 +21,7 @@ from stpm.benchmarks.report import SIZE_LIMIT, write_report
 from stpm.benchmarks.tables import Table, accuracy_tables, latency_tables, peers_tables
 
 ReadPage = Callable[[Path], Any]
+LINE = {"axis": "levels", "cell": "2", "category": "nut", "seed": 0, "epochs": 1, "metrics": {}}
 TABLES = {"accuracy": accuracy_tables, "latency": latency_tables, "peers": peers_tables}
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> $\\bad{$ `x` |_y* [z](http://z)"
@@ -266,6 +267,7 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
         ("a.json", '{"schema_version": 9, "kind": "accuracy"}', "version 9"),
         ("a.jsonl", "{}\n", "line 1 is no result of an ablation"),
         ("a.jsonl", '{"axis": 1', "line 1 is no result of an ablation"),
+        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "lacks what a result"),
     ],
 )
 def test_a_malformed_file_leaves_the_old_report(
@@ -279,6 +281,16 @@ def test_a_malformed_file_leaves_the_old_report(
     assert expected in stderr
     assert stderr.count("\n") == 1
     assert out.read_text() == "old"
+
+
+def test_ablations_of_several_files_share_a_table(
+    results: dict[str, Path], tmp_path: Path, read_page: ReadPage
+) -> None:
+    second = tmp_path / "second.jsonl"
+    second.write_text(results["ablation"].read_text().replace("2,3", "2,3,4"))
+    write_report([results["ablation"], second], tmp_path / "report.html")
+    tables = read_page(tmp_path / "report.html").tables
+    assert [row[0] for row in tables["ablation: levels"]] == ["name", "2,3", "2,3,4"]
 
 
 @pytest.mark.parametrize(
