@@ -230,18 +230,19 @@ def _reached(value: float, interval: Sequence[float] | None, published: float) -
 
 def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
     question = "Do the thresholds keep the false-alarm rate?"
-    answers, details = [], []
+    answers, details, shares = [], [], []
     for category, row in rows:
         if not (row["calibration"] and row["decisions"]):
             continue
         asked = row["calibration"]
         low, high = asked["false_alarm_interval"]
-        (good, _), (alarms, _) = _counts(row), _called(row)
+        (good, bad), (alarms, hits) = _counts(row), _called(row)
+        shares.append(row["decisions"]["detection_rate"])
         answers.append(_within(alarms, good, high))
         details.append(
             f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95% interval "
             f"{low:.1%} to {high:.1%}, from {asked['image_count']} good images), observed "
-            f"{alarms} of {good} ({alarms / good:.1%})"
+            f"{alarms} of {good} ({alarms / good:.1%}), found {hits} of {bad} defective"
         )
     if not answers:
         return Finding(question, Answer.OPEN, f"No bundle with a threshold was measured. {MEASURE}")
@@ -250,6 +251,8 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         f"{_count(kept, 'threshold', 'thresholds')} of {len(answers)} gave no more false alarms on "
         "good test images than the interval of its calibration allows."
     )
+    low, high = (f"{share:.1%}" for share in (min(shares), max(shares)))
+    text += f" Of the defective parts they find {low}" + (f" to {high}." if low != high else ".")
     if kept < len(answers):
         text += " Calibrate with good images from the camera and the light of the line."
     return Finding(question, worst(answers), text, tuple(details))

@@ -132,13 +132,15 @@ def test_published_figures_are_for_their_category_only() -> None:
 def test_false_alarms_are_judged_by_the_interval_of_the_calibration(
     alarms: int, answer: Answer
 ) -> None:
-    decisions = {"false_alarm_rate": alarms / GOOD, "detection_rate": 1.0}
+    decisions = {"false_alarm_rate": alarms / GOOD, "detection_rate": 0.6}
     found = answers(row("part.stpm", decisions=decisions))["alarms"]
     assert found.answer is answer
     expected = (
         f"asked for 5.0% (95% interval 1.0% to 12.0%, from 40 good images), observed {alarms}"
     )
     assert expected in found.details[0]
+    assert found.details[0].endswith("found 18 of 30 defective")
+    assert "Of the defective parts they find 60.0%." in found.text
 
 
 def test_engines_are_verified_with_their_parity() -> None:
