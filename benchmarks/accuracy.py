@@ -48,8 +48,9 @@ CURVE_POINTS = 151
 class Candidate:
     """Something to evaluate: a checkpoint in torch, or a bundle on one engine.
 
-    `calibration` is None for a checkpoint, which has no threshold; `seed` is that of the training,
-    None where it is unknown.
+    `calibration` is None for a checkpoint, which has no threshold, and so is `parity`, the
+    differences from FP32 torch at export and the one allowed; `seed` is that of the training, None
+    where it is unknown.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Candidate:
     scorer: Scorer
     calibration: Calibration | None = None
     seed: int | None = None
+    parity: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Accuracy:
             "engine": candidate.engine,
             "precision": candidate.precision,
             "seed": candidate.seed,
+            "parity": candidate.parity,
             "image_count": len(evaluation.samples),
             "overall": _figures(evaluation.overall),
             "intervals": self.intervals,
@@ -156,6 +159,7 @@ def _candidate(name: str, detector: Detector) -> Candidate:
         detector_scorer(detector),
         detector.calibration,
         _seed(manifest.provenance.get("training")),
+        {**manifest.engines[detector.engine_name].parity, "tolerance": manifest.tolerance},
     )
 
 

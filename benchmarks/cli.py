@@ -11,6 +11,7 @@ import typer
 from stpm.benchmarks.ablation_cli import ablation
 from stpm.benchmarks.result_file import check_out, write_result
 from stpm.runtime.console import known_errors, note, parse_size
+from stpm.runtime.errors import StpmError
 
 if TYPE_CHECKING:
     from stpm.benchmarks.tables import Table
@@ -185,6 +186,32 @@ def compare(
     from stpm.benchmarks.tables import comparison_table, print_tables
 
     print_tables([comparison_table(compare_files(a, b))])
+
+
+@main.command()
+@known_errors
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Result files that --out wrote, and results.jsonl of ablations."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; .md makes Markdown.")
+    ] = Path("report.html"),
+) -> None:
+    """Make one page of results to show: verdict, tables, plots, pictures, origin.
+
+    The page needs no network and holds the pictures of accuracy --gallery.
+    """
+    check_out(out)
+    try:
+        from stpm.benchmarks.report import write_report
+    except ModuleNotFoundError as error:
+        raise StpmError(
+            f"the report needs {error.name}, which is not installed; pip install 'stpm[report]'."
+        ) from error
+    write_report(results, out)
+    note(f"{out}: written")
 
 
 def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:

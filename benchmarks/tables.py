@@ -23,7 +23,7 @@ NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16
 REASON_WIDTH = 60
-_STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
+STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,14 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
     """Tabulate a result of kind "latency": scenarios, stages, processes, the papers' times."""
     columns = ("", "p50 ms", "p90 ms", "p99 ms", "max ms", "images /s", "steady")
     scenarios = Table("latency of a query, from frame in memory to decision", columns)
-    stages = Table("one image by stage, p50 in ms", ("", *_STAGES))
+    present = [s for s in STAGES if any(s in case["stages_ms"] for case in content["cases"])]
+    stages = Table("one image by stage, p50 in ms", ("", *present))
     for case in content["cases"]:
         times = [f"{case['latency_ms'][p]:.2f}" for p in ("p50", "p90", "p99", "max")]
         flags = "\n".join(case["steadiness"]["flags"]) or "yes"
         scenarios.add(_case_label(case), *times, f"{case['images_per_second']:.1f}", flags)
         if case["scenario"] == "single_stream" and case["batch"] == 1:
-            medians = [case["stages_ms"].get(stage) for stage in _STAGES]
+            medians = [case["stages_ms"].get(stage) for stage in present]
             cells = ("" if median is None else f"{median['p50']:.2f}" for median in medians)
             stages.add(_case_label(case), *cells)
     processes = Table(
@@ -178,7 +179,8 @@ def _case_label(case: Mapping[str, Any]) -> str:
 def _category_table(
     category: str, rows: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]]
 ) -> Table:
-    table = Table(category, ("", *METRICS.values(), "false alarms", "found"))
+    title = f"{category}, {rows[0]['image_count']} test images, 95% intervals"
+    table = Table(title, ("", *METRICS.values(), "false alarms", "found"))
     for row in rows:
         rates = row["decisions"] or {}
         shares = [f"{rates[name]:.1%}" for name in rates]
