@@ -88,7 +88,7 @@ typedef struct stpm_image {
     const uint8_t *pixels; /* of the top row */
     int32_t height, width; /* pixels */
     ptrdiff_t stride;      /* bytes from a row to the one below; negative: bottom-up; 0: no gaps */
-    stpm_format format;
+    int32_t format;        /* an stpm_format */
 } stpm_image;
 
 typedef struct stpm_region {

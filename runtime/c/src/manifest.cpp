@@ -1,16 +1,16 @@
 #include <algorithm>
-#include <cmath>
 #include <initializer_list>
-#include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 
 #include "bundle.hpp"
 #include "error.hpp"
+#include "json.hpp"
 
 namespace stpm::core {
 namespace {
 
-using Json = nlohmann::json;
+using Kind = Json::Kind;
 
 constexpr std::int64_t kSchemaVersion = 1;
 constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
@@ -24,66 +24,60 @@ struct Malformed {
     std::string reason;
 };
 
-// A value for a message. Never the content of arrays and objects: they may be deep.
-std::string brief(const Json &value) {
-    if (value.is_object()) return "an object";
-    if (value.is_array()) return "an array of " + std::to_string(value.size());
-    std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
-    return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
-
 [[noreturn]] void refuse(const std::string &key, const Json &value, const std::string &expected) {
     throw Malformed{key + " is " + brief(value) + ", expected " + expected};
 }
 
+[[noreturn]] void refuse_name(const std::string &name) {
+    Json value;
+    value.kind = Kind::text;
+    value.text = name;
+    throw Malformed{brief(value) + " is not a plain file name"};
+}
+
 const Json &member(const Json &values, const char *key) {
-    const auto found = values.find(key);
-    if (found == values.end()) throw Malformed{std::string("'") + key + "' is missing"};
-    return *found;
+    const auto found = values.members.find(key);
+    if (found == values.members.end()) throw Malformed{std::string("'") + key + "' is missing"};
+    return *found->second;
 }
 
 const Json &object(const std::string &key, const Json &value) {
-    if (!value.is_object()) refuse(key, value, "an object");
+    if (!value.is(Kind::object)) refuse(key, value, "an object");
     return value;
 }
 
 std::int64_t integer(const std::string &key, const Json &value, std::int64_t low,
                      std::int64_t high) {
-    const bool fits = value.is_number_unsigned()
-                          ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(high)
-                          : value.is_number_integer() && value.get<std::int64_t>() <= high;
-    if (!fits || value.get<std::int64_t>() < low) {
+    if (!value.is(Kind::integer) || value.integer < low || value.integer > high) {
         refuse(key, value,
                "an integer in " + std::to_string(low) + ".." + std::to_string(high));
     }
-    return value.get<std::int64_t>();
+    return value.integer;
 }
 
-// The parser has refused what is not finite.
 double number(const std::string &key, const Json &value) {
-    if (!value.is_number()) refuse(key, value, "a finite number");
-    return value.get<double>();
+    if (!value.is(Kind::integer) && !value.is(Kind::number)) refuse(key, value, "a finite number");
+    return value.number;
 }
 
-std::string text(const std::string &key, const Json &value) {
-    const auto *content = value.get_ptr<const Json::string_t *>();
+const std::string &text(const std::string &key, const Json &value) {
     const auto starts = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; };
-    if (content == nullptr || static_cast<std::size_t>(std::count_if(
-                                  content->begin(), content->end(), starts)) > kMaxText) {
+    const auto count = std::count_if(value.text.begin(), value.text.end(), starts);
+    if (!value.is(Kind::text) || static_cast<std::size_t>(count) > kMaxText) {
         refuse(key, value, "a text of at most " + std::to_string(kMaxText) + " characters");
     }
-    return *content;
+    return value.text;
 }
 
 void texts(const std::string &key, const Json &value) {
-    for (const auto &[name, inner] : object(key, value).items()) text(name, inner);
+    for (const auto &[name, inner] : object(key, value).members) text(name, *inner);
 }
 
 std::string choice(const std::string &key, const Json &value,
                    std::initializer_list<const char *> known) {
     std::string names;
     for (const char *name : known) {
-        if (value.is_string() && value.get_ref<const std::string &>() == name) return name;
+        if (value.is(Kind::text) && value.text == name) return name;
         names += (names.empty() ? "" : ", ") + std::string(name);
     }
     refuse(key, value, "one of " + names);
@@ -91,8 +85,8 @@ std::string choice(const std::string &key, const Json &value,
 
 std::pair<std::int64_t, std::int64_t> pair(const std::string &key, const Json &value,
                                            std::int64_t high) {
-    if (!value.is_array() || value.size() != 2) refuse(key, value, "two integers");
-    return {integer(key, value[0], 1, high), integer(key, value[1], 1, high)};
+    if (!value.is(Kind::array) || value.items.size() != 2) refuse(key, value, "two integers");
+    return {integer(key, value.items[0], 1, high), integer(key, value.items[1], 1, high)};
 }
 
 Size size(const std::string &key, const Json &value) {
@@ -116,7 +110,7 @@ bool is_plain_name(const std::string &name) {
 
 FileEntry file(const Json &entry) {
     const Json &hash = member(entry, "sha256");
-    const std::string digits = text("sha256", hash);
+    const std::string &digits = text("sha256", hash);
     const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
     if (digits.size() != 64 || !std::all_of(digits.begin(), digits.end(), is_digit)) {
         refuse("sha256", hash, "64 lower-case hex digits");
@@ -130,33 +124,33 @@ Thresholds calibration(const Json &values) {
                                       "image_count", "false_alarm_interval"};
     object("calibration", values);
     for (const char *field : fields) member(values, field);
-    for (const auto &[name, value] : values.items()) {
+    for (const auto &[name, value] : values.members) {
         if (std::find(std::begin(fields), std::end(fields), name) == std::end(fields)) {
-            refuse("calibration: " + name, value, "no such field");
+            refuse("calibration: " + name, *value, "no such field");
         }
     }
-    const Json &interval = values["false_alarm_interval"];
-    if (!interval.is_array() || interval.size() != 2) {
+    const Json &interval = member(values, "false_alarm_interval");
+    if (!interval.is(Kind::array) || interval.items.size() != 2) {
         refuse("false_alarm_interval", interval, "two numbers");
     }
-    const double low = number("false_alarm_interval", interval[0]);
-    const double high = number("false_alarm_interval", interval[1]);
+    const double low = number("false_alarm_interval", interval.items[0]);
+    const double high = number("false_alarm_interval", interval.items[1]);
     if (low < 0 || low > high || high > 1) {
         refuse("false_alarm_interval", interval, "0 <= low <= high <= 1");
     }
-    const double rate = number("false_alarm_rate", values["false_alarm_rate"]);
-    if (rate <= 0 || rate >= 1) {
-        refuse("false_alarm_rate", values["false_alarm_rate"], "a number above 0 and below 1");
+    const Json &rate = member(values, "false_alarm_rate");
+    if (number("false_alarm_rate", rate) <= 0 || rate.number >= 1) {
+        refuse("false_alarm_rate", rate, "a number above 0 and below 1");
     }
-    integer("image_count", values["image_count"], 1, INT64_MAX);
-    return {number("image_threshold", values["image_threshold"]),
-            number("pixel_threshold", values["pixel_threshold"])};
+    integer("image_count", member(values, "image_count"), 1, INT64_MAX);
+    return {number("image_threshold", member(values, "image_threshold")),
+            number("pixel_threshold", member(values, "pixel_threshold"))};
 }
 
 Thresholds engine(const Json &record) {
     const Thresholds thresholds = calibration(member(record, "calibration"));
-    for (const auto &[name, value] : object("parity", member(record, "parity")).items()) {
-        number(name, value);
+    for (const auto &[name, value] : object("parity", member(record, "parity")).members) {
+        number(name, *value);
     }
     texts("built_with", member(record, "built_with"));
     return thresholds;
@@ -189,12 +183,12 @@ Manifest parse(const Json &values) {
     if (manifest.tolerance <= 0 || manifest.tolerance > 1) {
         refuse("tolerance", tolerance, "a number above 0 and at most 1");
     }
-    for (const auto &[name, entry] : object("files", member(values, "files")).items()) {
-        if (!is_plain_name(name)) throw Malformed{brief(name) + " is not a plain file name"};
-        manifest.files.emplace(name, file(object(name, entry)));
+    for (const auto &[name, entry] : object("files", member(values, "files")).members) {
+        if (!is_plain_name(name)) refuse_name(name);
+        manifest.files.emplace(name, file(object(name, *entry)));
     }
-    for (const auto &[name, record] : object("engines", member(values, "engines")).items()) {
-        manifest.engines.emplace(name, engine(object(name, record)));
+    for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
+        manifest.engines.emplace(name, engine(object(name, *record)));
     }
     texts("versions", member(values, "versions"));
     object("provenance", member(values, "provenance"));
@@ -206,19 +200,18 @@ Manifest parse(const Json &values) {
 Manifest parse_manifest(const Bytes &content, const std::string &path) {
     Json values;
     try {
-        values = Json::parse(content.begin(), content.end());
-    } catch (const Json::exception &error) {
+        values = parse_json(content);
+    } catch (const std::invalid_argument &error) {
         throw Error(STPM_ERROR_BUNDLE,
                     path + ": is not JSON (" + error.what() + "); export the bundle again.");
     }
-    const auto version = values.is_object() ? values.find("schema_version") : values.end();
-    const bool known = version != values.end() && version->is_number_integer() &&
-                       *version == kSchemaVersion;
-    if (!known) {
+    const auto version = values.members.find("schema_version");
+    const bool is_there = version != values.members.end();
+    if (!is_there || !version->second->is(Kind::integer) ||
+        version->second->integer != kSchemaVersion) {
         throw Error(STPM_ERROR_BUNDLE,
-                    path + ": got schema version " +
-                        (version == values.end() ? "none" : brief(*version)) + ", expected " +
-                        std::to_string(kSchemaVersion) +
+                    path + ": got schema version " + (is_there ? brief(*version->second) : "none") +
+                        ", expected " + std::to_string(kSchemaVersion) +
                         "; use the stpm version that wrote it, or export again.");
     }
     try {

@@ -35,7 +35,7 @@ struct Format {
     std::size_t source[3];  // the byte of red, green, blue
 };
 
-Format format_of(stpm_format format) {
+Format format_of(std::int32_t format) {
     switch (format) {
     case STPM_GREY: return {1, 1, {0, 0, 0}};
     case STPM_RGB: return {3, 3, {0, 1, 2}};
@@ -43,7 +43,7 @@ Format format_of(stpm_format format) {
     case STPM_RGBA: return {4, 3, {0, 1, 2}};
     case STPM_BGRA: return {4, 3, {2, 1, 0}};
     }
-    throw Error(STPM_ERROR_IMAGE, "got image format " + std::to_string(static_cast<int>(format)) +
+    throw Error(STPM_ERROR_IMAGE, "got image format " + std::to_string(format) +
                                       ", expected one of stpm_format; set it.");
 }
 
