@@ -13,7 +13,7 @@ void refuses_malformed(const std::string &folder) {
     std::string word;
     int count = 0;
     for (; std::getline(words, word); ++count) {
-        char name[16];
+        char name[32];
         std::snprintf(name, sizeof name, "/%03d.stpm", count);
         const std::string path = folder + name;
         stpm_detector *detector = nullptr;
@@ -39,7 +39,7 @@ void judges_as_python(const std::string &folder) {
     std::string verdict;
     int count = 0;
     for (; std::getline(verdicts, verdict); ++count) {
-        char name[16];
+        char name[32];
         std::snprintf(name, sizeof name, "/%03d.json", count);
         std::ifstream file = open_file(folder + name);
         const stpm::core::Bytes content((std::istreambuf_iterator<char>(file)), {});

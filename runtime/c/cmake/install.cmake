@@ -6,7 +6,7 @@ install(TARGETS stpm EXPORT stpm
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-install(FILES include/stpm.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/stpm.h include/stpm.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT stpm NAMESPACE stpm:: FILE stpmConfig.cmake DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/stpmConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)
