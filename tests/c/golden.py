@@ -243,9 +243,7 @@ def write_real(out: Path) -> None:
     }
     for name, options in exports.items():
         path = out / f"{name}.stpm"
-        export_bundle(
-            model, path, options, verify=paths, calibration=paths, report=lambda _: None
-        )
+        export_bundle(model, path, options, verify=paths, calibration=paths, report=lambda _: None)
         set_thresholds(path)
         for engine in Bundle(path).manifest.engines:
             write_scores(out / f"{name}_{engine}", Detector(path, engine))

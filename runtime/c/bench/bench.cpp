@@ -1,0 +1,151 @@
+// Measures on request, so that another program can measure in turns: stpm_bench BUNDLE
+//
+//     resize HEIGHT WIDTH TO_HEIGHT TO_WIDTH   prints the milliseconds of one resize
+//     run HEIGHT WIDTH                         prints those of one stpm_run, those of the engine in
+//                                              it, and the allocations outside the engine
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine.hpp"
+#include "resize.hpp"
+#include "stpm.h"
+
+namespace {
+
+thread_local bool in_engine = false;
+thread_local long allocations = 0;  // outside the engine
+double engine_ms = 0;               // of the last run
+
+double now_ms() {
+    const auto time = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration<double, std::milli>(time).count();
+}
+
+}  // namespace
+
+void *operator new(std::size_t size) {
+    if (!in_engine) ++allocations;
+    void *memory = std::malloc(size ? size : 1);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+}
+void operator delete(void *memory) noexcept { std::free(memory); }
+void operator delete(void *memory, std::size_t) noexcept { std::free(memory); }
+
+namespace stpm::core {
+
+std::unique_ptr<Engine> open_openvino(const Bytes &, const Contract &, int);
+
+namespace {
+
+class TimedRequest : public Request {
+  public:
+    explicit TimedRequest(std::unique_ptr<Request> request) : request_(std::move(request)) {}
+
+    std::uint8_t *input(std::size_t count) override { return request_->input(count); }
+
+    Outputs run(std::size_t count) override {
+        in_engine = true;
+        const double start = now_ms();
+        const Outputs outputs = request_->run(count);
+        engine_ms = now_ms() - start;
+        in_engine = false;
+        return outputs;
+    }
+
+  private:
+    std::unique_ptr<Request> request_;
+};
+
+class TimedEngine : public Engine {
+  public:
+    explicit TimedEngine(std::unique_ptr<Engine> engine) : engine_(std::move(engine)) {}
+
+    std::unique_ptr<Request> request() override {
+        return std::make_unique<TimedRequest>(engine_->request());
+    }
+
+  private:
+    std::unique_ptr<Engine> engine_;
+};
+
+std::unique_ptr<Engine> open_timed(const Bytes &model, const Contract &contract, int threads) {
+    return std::make_unique<TimedEngine>(open_openvino(model, contract, threads));
+}
+
+}  // namespace
+
+const std::vector<EngineEntry> &engines() {
+    static const std::vector<EngineEntry> entries = {{"openvino", open_timed}};
+    return entries;
+}
+
+}  // namespace stpm::core
+
+namespace {
+
+// A frame in RGB, made once for each size.
+const std::vector<std::uint8_t> &frame(std::int32_t height, std::int32_t width) {
+    static std::map<std::pair<int, int>, std::vector<std::uint8_t>> frames;
+    auto &pixels = frames[{height, width}];
+    const auto size = static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3;
+    for (std::uint32_t i = 0; pixels.size() < size; ++i) {
+        pixels.push_back(static_cast<std::uint8_t>(i * 2654435761U >> 24));
+    }
+    return pixels;
+}
+
+void resize(stpm::core::Resizer &resizer) {
+    std::int32_t height = 0, width = 0, to_height = 0, to_width = 0;
+    std::cin >> height >> width >> to_height >> to_width;
+    const stpm_image image = {frame(height, width).data(), height, width, 0, STPM_RGB};
+    std::vector<std::uint8_t> out(static_cast<std::size_t>(to_height) *
+                                  static_cast<std::size_t>(to_width) * 3);
+    const double start = now_ms();
+    resizer.resize(image, to_height, to_width, out.data());
+    std::printf("%.6f\n", now_ms() - start);
+}
+
+bool run(stpm_detector *detector, std::vector<float> &map) {
+    std::int32_t height = 0, width = 0;
+    std::cin >> height >> width;
+    const stpm_image image = {frame(height, width).data(), height, width, 0, STPM_RGB};
+    stpm_region regions[16];
+    stpm_result result = {map.data(), map.size(), regions, 16, 0, 0, 0, 0};
+    const long before = allocations;
+    const double start = now_ms();
+    const stpm_status status = stpm_run(detector, &image, 1, &result);
+    const double total_ms = now_ms() - start;
+    std::printf("%.6f %.6f %ld\n", total_ms, engine_ms, allocations - before);
+    return status == STPM_OK;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    if (argc != 2) return std::fprintf(stderr, "usage: stpm_bench BUNDLE\n"), 2;
+    stpm_detector *detector = nullptr;
+    stpm_info info = {};
+    info.struct_size = sizeof info;
+    bool works = stpm_open(argv[1], nullptr, &detector) == STPM_OK &&
+                 stpm_get_info(detector, &info) == STPM_OK;
+    std::vector<float> map(static_cast<std::size_t>(info.map_height) *
+                           static_cast<std::size_t>(info.map_width));
+    stpm::core::Resizer resizer;
+    std::string command;
+    while (works && std::cin >> command) {
+        if (command == "resize") resize(resizer);
+        if (command == "run") works = run(detector, map);
+        std::fflush(stdout);
+    }
+    if (!works) std::fprintf(stderr, "%s\n", stpm_last_error(detector));
+    stpm_close(detector);
+    return works ? 0 : 1;
+}
