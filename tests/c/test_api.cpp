@@ -128,7 +128,7 @@ void refuses_what_does_not_fit(const std::string &bundle, const std::string &cam
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, nullptr, 0, nullptr));
     CHECK_STATUS(STPM_ERROR_ARGUMENT, detector, stpm_run(detector, nullptr, 1, &result));
     CHECK_STATUS(STPM_ERROR_ARGUMENT, detector, stpm_run(detector, &image, 1, nullptr));
-    for (const int side : {0, -1, INT32_MIN, (1 << 24) + 1}) {
+    for (const int side : {0, -1, INT32_MIN, (1 << 20) + 1}) {
         image.height = side;
         refused(STPM_ERROR_IMAGE, "expected sides of 1 to");
         image.height = kHeight;

@@ -93,9 +93,19 @@ void failed_allocations_become_statuses(const std::string &bundle) {
     stpm_detector *detector = open_detector(bundle);
     const int running = fails_cleanly([&] { return stpm_run(detector, &image, 1, &result); });
     stpm_close(detector);
-    std::printf("%d allocations of opening and %d of the first run failed cleanly\n", opening,
-                running);
-    CHECK(opening > 50 && running > 3);
+    const int queuing = fails_cleanly([&] {
+        const long number = left.exchange(-1);
+        stpm_detector *fresh = open_detector(bundle);
+        left = number;
+        std::uint64_t ticket = 0;
+        stpm_status status = stpm_submit(fresh, &image, -1, &ticket);
+        if (status == STPM_OK) status = stpm_wait(fresh, ticket, -1, &result);
+        stpm_close(fresh);
+        return status;
+    });
+    std::printf("%d allocations of opening, %d of the first run and %d of the first submit and wait "
+                "failed cleanly\n", opening, running, queuing);
+    CHECK(opening > 50 && running > 3 && queuing > 10);
 }
 
 }  // namespace

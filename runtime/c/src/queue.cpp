@@ -13,6 +13,7 @@ Queue::Queue(Detector &detector, std::size_t capacity) : detector_(detector), pl
         place.map.resize(detector.contract().map.pixels());
     }
     order_.reserve(capacity);
+    batch_.reserve(capacity);
     thread_ = std::thread([this] { work(); });
 }
 
@@ -114,8 +115,6 @@ void Queue::wait(std::uint64_t ticket, std::int32_t timeout_ms, stpm_result &res
 }
 
 void Queue::work() {
-    std::vector<Place *> batch;
-    batch.reserve(places_.size());
     for (;;) {
         {
             std::unique_lock lock(mutex_);
@@ -123,43 +122,47 @@ void Queue::work() {
             if (ends_) return;
             const std::size_t count = std::min(order_.size(), detector_.contract().largest_batch);
             const auto end = order_.begin() + static_cast<std::ptrdiff_t>(count);
-            batch.assign(order_.begin(), end);
+            batch_.assign(order_.begin(), end);
             order_.erase(order_.begin(), end);
-            for (Place *place : batch) place->state = State::running;
+            for (Place *place : batch_) place->state = State::running;
         }
-        score(batch);
+        score_batch();
         {
             const std::lock_guard lock(mutex_);
-            for (Place *place : batch) place->state = State::done;
+            for (Place *place : batch_) place->state = State::done;
         }
         changed_.notify_all();
     }
 }
 
-void Queue::score(const std::vector<Place *> &batch) {
+void Queue::score_batch() noexcept {
     const auto fill = [&](std::size_t i, std::uint8_t *input) {
-        std::copy(batch[i]->input.begin(), batch[i]->input.end(), input);
+        std::copy(batch_[i]->input.begin(), batch_[i]->input.end(), input);
     };
     const auto take = [&](std::size_t i, float score, const float *map) {
-        batch[i]->score = score;
-        std::copy_n(map, batch[i]->map.size(), batch[i]->map.begin());
-        batch[i]->status = STPM_OK;
+        batch_[i]->score = score;
+        std::copy_n(map, batch_[i]->map.size(), batch_[i]->map.begin());
+        batch_[i]->status = STPM_OK;
     };
-    const auto fail = [&](stpm_status status, const char *message) {
-        for (Place *place : batch) {
-            place->status = status;
-            place->message = message;
-        }
-    };
-    // Nothing may leave a thread.
     try {
-        detector_.score(batch.size(), fill, take);
+        detector_.score(batch_.size(), fill, take);
     } catch (const Error &error) {
-        fail(error.status(), error.what());
+        fail_batch(error.status(), error.what());
     } catch (const std::bad_alloc &) {
-        fail(STPM_ERROR_MEMORY, "out of memory");
+        fail_batch(STPM_ERROR_MEMORY, "out of memory");
     } catch (...) {
-        fail(STPM_ERROR_INTERNAL, "the engine threw what is no exception");
+        fail_batch(STPM_ERROR_INTERNAL, "the engine threw what is no exception");
+    }
+}
+
+void Queue::fail_batch(stpm_status status, const char *message) noexcept {
+    for (Place *place : batch_) {
+        place->status = status;
+        try {
+            place->message = message;
+        } catch (const std::bad_alloc &) {
+            place->message.clear();
+        }
     }
 }
 

@@ -41,7 +41,8 @@ class Queue {
     };
 
     void work();
-    void score(const std::vector<Place *> &batch);
+    void score_batch() noexcept;
+    void fail_batch(stpm_status status, const char *message) noexcept;
     Place *find_free();
     Place *find(std::uint64_t ticket);
     void release(Place &place);
@@ -55,6 +56,7 @@ class Queue {
     std::condition_variable filled_;   // a place was filled, or the end has come
     std::vector<Place> places_;
     std::vector<Place *> order_;  // of those that wait
+    std::vector<Place *> batch_;  // of those that run; the thread's alone
     std::uint64_t submitted_ = 0;
     bool ends_ = false;
     std::thread thread_;

@@ -9,7 +9,8 @@
 
 namespace stpm::core {
 
-constexpr std::int32_t kMaxImageSide = 1 << 24;
+// Rounded weights of more pixels could add up to more than 32 bits hold.
+constexpr std::int32_t kMaxImageSide = 1 << 20;
 
 // Throws Error(STPM_ERROR_IMAGE) when the image cannot be read as its fields say.
 void check_image(const stpm_image &image);
