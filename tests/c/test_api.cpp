@@ -102,7 +102,7 @@ void refuses_wrong_arguments(const std::string &bundle) {
     options.engine = nullptr;
     struct {
         stpm_options known;
-        int surplus;
+        std::int64_t surplus;  // fills the struct: padding would have any value
     } later = {options, 1};
     later.known.struct_size = sizeof later;
     refused(bundle.c_str(), &later.known, "does not know", STPM_ERROR_ARGUMENT);
