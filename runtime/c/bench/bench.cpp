@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "bundle.hpp"
 #include "engine.hpp"
 #include "resize.hpp"
 #include "stpm.h"
@@ -91,21 +92,34 @@ const std::vector<EngineEntry> &engines() {
 
 namespace {
 
-// A frame in RGB, made once for each size.
-const std::vector<std::uint8_t> &frame(std::int32_t height, std::int32_t width) {
-    static std::map<std::pair<int, int>, std::vector<std::uint8_t>> frames;
-    auto &pixels = frames[{height, width}];
-    const auto size = static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3;
-    for (std::uint32_t i = 0; pixels.size() < size; ++i) {
-        pixels.push_back(static_cast<std::uint8_t>(i * 2654435761U >> 24));
-    }
-    return pixels;
-}
+// The bundle's first golden image in RGB, brought to a camera's size.
+class Frames {
+  public:
+    explicit Frames(const stpm::core::Bundle &bundle)
+        : golden_(bundle.golden()), size_(bundle.manifest().contract.input) {}
 
-void resize(stpm::core::Resizer &resizer) {
+    stpm_image of(std::int32_t height, std::int32_t width) {
+        auto &pixels = frames_[{height, width}];
+        if (pixels.empty()) {
+            const stpm_image image = {golden_.images.data(), size_.height, size_.width, 0,
+                                      STPM_RGB};
+            pixels.resize(static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3);
+            resizer_.resize(image, height, width, pixels.data());
+        }
+        return {pixels.data(), height, width, 0, STPM_RGB};
+    }
+
+  private:
+    stpm::core::Golden golden_;
+    stpm::core::Size size_;
+    stpm::core::Resizer resizer_;
+    std::map<std::pair<int, int>, std::vector<std::uint8_t>> frames_;
+};
+
+void resize(stpm::core::Resizer &resizer, Frames &frames) {
     std::int32_t height = 0, width = 0, to_height = 0, to_width = 0;
     std::cin >> height >> width >> to_height >> to_width;
-    const stpm_image image = {frame(height, width).data(), height, width, 0, STPM_RGB};
+    const stpm_image image = frames.of(height, width);
     std::vector<std::uint8_t> out(static_cast<std::size_t>(to_height) *
                                   static_cast<std::size_t>(to_width) * 3);
     const double start = now_ms();
@@ -113,10 +127,10 @@ void resize(stpm::core::Resizer &resizer) {
     std::printf("%.6f\n", now_ms() - start);
 }
 
-bool run(stpm_detector *detector, std::vector<float> &map) {
+bool run(stpm_detector *detector, Frames &frames, std::vector<float> &map) {
     std::int32_t height = 0, width = 0;
     std::cin >> height >> width;
-    const stpm_image image = {frame(height, width).data(), height, width, 0, STPM_RGB};
+    const stpm_image image = frames.of(height, width);
     stpm_region regions[16];
     stpm_result result = {map.data(), map.size(), regions, 16, 0, 0, 0, 0};
     const long before = allocations;
@@ -138,11 +152,13 @@ int main(int argc, char **argv) {
                  stpm_get_info(detector, &info) == STPM_OK;
     std::vector<float> map(static_cast<std::size_t>(info.map_height) *
                            static_cast<std::size_t>(info.map_width));
+    if (!works) return std::fprintf(stderr, "%s\n", stpm_last_error(detector)), 1;
+    Frames frames{stpm::core::Bundle(argv[1])};
     stpm::core::Resizer resizer;
     std::string command;
     while (works && std::cin >> command) {
-        if (command == "resize") resize(resizer);
-        if (command == "run") works = run(detector, map);
+        if (command == "resize") resize(resizer, frames);
+        if (command == "run") works = run(detector, frames, map);
         std::fflush(stdout);
     }
     if (!works) std::fprintf(stderr, "%s\n", stpm_last_error(detector));

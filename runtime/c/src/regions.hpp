@@ -21,18 +21,25 @@ class RegionFinder {
     const std::vector<stpm_region> &find(const float *map, float threshold, Size image_size);
 
   private:
+    // Neighbouring pixels of a row above the threshold; `end` is exclusive.
+    struct Run {
+        std::int32_t row, begin, end;
+        std::int32_t parent;  // a run of the same region; the region's first run is its own
+        std::int32_t region;  // of a first run
+        float peak;
+    };
     struct Found {
         std::int32_t top, left, bottom, right, pixels, number;
         float peak;
     };
 
-    std::int32_t root(std::int32_t pixel);
-    bool label(const float *map, float threshold);
-    void measure(const float *map);
+    void collect_row(const float *row, float threshold, std::int32_t y);
+    void join_rows(std::size_t upper, std::size_t lower);
+    void measure();
+    std::size_t root(std::size_t run);
 
     Size size_;
-    std::vector<std::int32_t> parent_;  // of each pixel, -1 outside; its region's first pixel
-    std::vector<std::int32_t> region_;  // of each first pixel
+    std::vector<Run> runs_;  // in reading order
     std::vector<Found> found_;
     std::vector<stpm_region> regions_;
 };
