@@ -64,27 +64,32 @@ class Program:
 
 
 def measure(program: Program, size: tuple[int, int], rounds: int) -> dict[str, list[float]]:
-    """Measure in turns: runs with and without a resize, our resize and Pillow's, in ms."""
-    frame = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
+    """Measure in turns: runs with and without a resize; then our resize and Pillow's, in ms."""
     times: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        times.setdefault(name, []).append(value)
-
     for round_ in range(WARM_UP + rounds):
-        if round_ == WARM_UP:
-            times = {}
         for name, frame_size in [("input_size", size), ("frame", FRAME)]:
             total_ms, engine_ms, allocations = program.ask("run", *frame_size)
-            note(f"{name}_total_ms", total_ms)
-            note(f"{name}_engine_ms", engine_ms)
-            note(f"{name}_overhead_ms", total_ms - engine_ms)
-            note(f"{name}_allocations", allocations)
-        note("resize_libstpm_ms", program.ask("resize", *FRAME, *size)[0])
+            found = {
+                "total_ms": total_ms,
+                "engine_ms": engine_ms,
+                "overhead_ms": total_ms - engine_ms,
+                "allocations": allocations,
+            }
+            for kind, value in found.items():
+                note(times, f"{name}_{kind}", value, round_)
+    frame = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
+    for round_ in range(WARM_UP + rounds):
+        note(times, "resize_libstpm_ms", program.ask("resize", *FRAME, *size)[0], round_)
         start = time.perf_counter()
         resize(frame, size)
-        note("resize_pillow_ms", (time.perf_counter() - start) * 1000)
+        note(times, "resize_pillow_ms", (time.perf_counter() - start) * 1000, round_)
     return times
+
+
+def note(times: dict[str, list[float]], name: str, value: float, round_: int) -> None:
+    """Keep a value, unless it is of the warm-up."""
+    if round_ >= WARM_UP:
+        times.setdefault(name, []).append(value)
 
 
 def report(times: dict[str, list[float]], size: tuple[int, int], bundle: str) -> dict[str, Any]:

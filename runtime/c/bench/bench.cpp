@@ -116,12 +116,11 @@ class Frames {
     std::map<std::pair<int, int>, std::vector<std::uint8_t>> frames_;
 };
 
-void resize(stpm::core::Resizer &resizer, Frames &frames) {
+void resize(stpm::core::Resizer &resizer, Frames &frames, std::vector<std::uint8_t> &out) {
     std::int32_t height = 0, width = 0, to_height = 0, to_width = 0;
     std::cin >> height >> width >> to_height >> to_width;
     const stpm_image image = frames.of(height, width);
-    std::vector<std::uint8_t> out(static_cast<std::size_t>(to_height) *
-                                  static_cast<std::size_t>(to_width) * 3);
+    out.resize(static_cast<std::size_t>(to_height) * static_cast<std::size_t>(to_width) * 3);
     const double start = now_ms();
     resizer.resize(image, to_height, to_width, out.data());
     std::printf("%.6f\n", now_ms() - start);
@@ -155,9 +154,10 @@ int main(int argc, char **argv) {
     if (!works) return std::fprintf(stderr, "%s\n", stpm_last_error(detector)), 1;
     Frames frames{stpm::core::Bundle(argv[1])};
     stpm::core::Resizer resizer;
+    std::vector<std::uint8_t> out;
     std::string command;
     while (works && std::cin >> command) {
-        if (command == "resize") resize(resizer, frames);
+        if (command == "resize") resize(resizer, frames, out);
         if (command == "run") works = run(detector, frames, map);
         std::fflush(stdout);
     }

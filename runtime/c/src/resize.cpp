@@ -67,18 +67,20 @@ STPM_INLINE void shuffle(const std::uint8_t *in, std::uint8_t *out) {
 }
 
 // Transposes 32x32 bytes: five perfect shuffles exchange the halves of the 10-bit index.
-STPM_INLINE void transpose(std::uint8_t *tile, std::uint8_t *out) {
+template <class Out>
+STPM_INLINE void transpose(std::uint8_t *tile, Out *out) {
     std::uint8_t other[kTile];
     shuffle(tile, other);
     shuffle(other, tile);
     shuffle(tile, other);
     shuffle(other, tile);
-    shuffle(tile, out);
+    shuffle(tile, other);
+    for (std::size_t i = 0; i < kTile; ++i) out[i] = other[i];
 }
 
 // Weighs `count` groups of neighbouring pixels that stand `step` bytes apart.
-template <std::size_t kCount>
-STPM_INLINE void weigh(const std::uint8_t *source, std::size_t step, const std::int32_t *weights,
+template <std::size_t kCount, class In>
+STPM_INLINE void weigh(const In *source, std::size_t step, const std::int32_t *weights,
                        std::int32_t count, std::uint8_t *out) {
     std::int32_t sum[kCount];
     for (std::size_t i = 0; i < kCount; ++i) sum[i] = kHalf;
@@ -92,38 +94,40 @@ STPM_INLINE void weigh(const std::uint8_t *source, std::size_t step, const std::
     }
 }
 
-// Copies 32 rows, `size` bytes each, into `block` so that equal columns lie side by side.
-STPM_INLINE void interleave(const std::uint8_t *const *rows, std::size_t size,
-                            std::uint8_t *block) {
-    std::uint8_t tile[kTile] = {};
-    for (std::size_t start = 0; start < size; start += kLanes, block += kTile) {
-        const std::size_t length = std::min(kLanes, size - start);
-        for (std::size_t r = 0; r < kLanes; ++r) {
-            if (length == kLanes) {
-                std::memcpy(tile + r * kLanes, rows[r] + start, kLanes);
-            } else {
-                std::memcpy(tile + r * kLanes, rows[r] + start, length);
-            }
+// Copies up to 32 bytes of 32 rows into a tile of `block` so that equal columns lie side by side,
+// in 16 bits, from which GCC widens further with one instruction.
+STPM_INLINE void interleave(const std::uint8_t *const *rows, std::size_t start, std::size_t size,
+                            std::uint16_t *block) {
+    std::uint8_t tile[kTile];
+    const std::size_t length = std::min(kLanes, size - start);
+    for (std::size_t r = 0; r < kLanes; ++r) {
+        if (length == kLanes) {
+            std::memcpy(tile + r * kLanes, rows[r] + start, kLanes);
+        } else {
+            std::memset(tile + r * kLanes, 0, kLanes);
+            std::memcpy(tile + r * kLanes, rows[r] + start, length);
         }
-        transpose(tile, block);
     }
+    transpose(tile, block + start * kLanes);
 }
 
-// Narrows 32 rows: `block` as interleave left it, `out` rows of `stride` bytes.
+// Narrows 32 rows of `size` bytes to `out`, rows of `stride` bytes.
 STPM_CLONES void weigh_columns(const Weights &weights, std::size_t width, const Format &format,
                                const std::uint8_t *const *rows, std::size_t size,
-                               std::uint8_t *block, std::uint8_t *narrow, std::uint8_t *out,
+                               std::uint16_t *block, std::uint8_t *narrow, std::uint8_t *out,
                                std::size_t stride) {
-    interleave(rows, size, block);
     const std::size_t step = format.channels * kLanes;
+    std::size_t ready = 0;  // bytes of the rows; no more than needed, so that they stay in the cache
     std::uint8_t *target = narrow;
     for (std::size_t x = 0; x < width; ++x) {
-        const std::uint8_t *first = block + static_cast<std::size_t>(weights.first(x)) * step;
+        const auto first = static_cast<std::size_t>(weights.first(x));
+        const auto end = first + static_cast<std::size_t>(weights.count(x));
+        for (; ready < end * format.channels; ready += kLanes) interleave(rows, ready, size, block);
         if (format.colours == 1) {
-            weigh<kLanes>(first, step, weights.of(x), weights.count(x), target);
+            weigh<kLanes>(block + first * step, step, weights.of(x), weights.count(x), target);
             target += kLanes;
         } else {
-            weigh<3 * kLanes>(first, step, weights.of(x), weights.count(x), target);
+            weigh<3 * kLanes>(block + first * step, step, weights.of(x), weights.count(x), target);
             target += 3 * kLanes;
         }
     }

@@ -42,7 +42,8 @@ class Resizer {
 
   private:
     Weights columns_, rows_;
-    std::vector<std::uint8_t> block_, narrow_, between_;
+    std::vector<std::uint16_t> block_;
+    std::vector<std::uint8_t> narrow_, between_;
 };
 
 }  // namespace stpm::core
