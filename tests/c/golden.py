@@ -199,6 +199,7 @@ def write_verdicts(out: Path, tests: ModuleType) -> None:
     folder = out / "scratch.stpm"
     write_bundle(folder, tests.WISHED, tests.FILES)
     values = json.loads((folder / MANIFEST).read_text())
+    (folder / "wished.json").write_text(json.dumps(values))
     verdicts = []
     source = mutations(values, tests)
     for number in range(VERDICTS):

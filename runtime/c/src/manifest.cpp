@@ -147,6 +147,25 @@ Thresholds calibration(const Json &values) {
             number("pixel_threshold", member(values, "pixel_threshold"))};
 }
 
+// Of an engine that was built into the bundle; this library builds its own, from the graph.
+void check_built(const Json &record, const Json &files) {
+    const auto optional = [&](const char *key) -> const Json * {
+        const auto found = record.members.find(key);
+        return found == record.members.end() ? nullptr : found->second.get();
+    };
+    const Json *file = optional("file");
+    if (file != nullptr && !file->is(Kind::null) &&
+        (!file->is(Kind::text) || files.members.count(file->text) == 0)) {
+        refuse("file", *file, "a key of files");
+    }
+    const Json *verified = optional("verified");
+    if (verified != nullptr && !verified->is(Kind::boolean)) {
+        refuse("verified", *verified, "true or false");
+    }
+    const Json *precisions = optional("layer_precisions");
+    if (precisions != nullptr) texts("layer_precisions", *precisions);
+}
+
 Thresholds engine(const Json &record) {
     const Thresholds thresholds = calibration(member(record, "calibration"));
     for (const auto &[name, value] : object("parity", member(record, "parity")).members) {
@@ -189,6 +208,7 @@ Manifest parse(const Json &values) {
     }
     for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
         manifest.engines.emplace(name, engine(object(name, *record)));
+        check_built(*record, member(values, "files"));
     }
     texts("versions", member(values, "versions"));
     object("provenance", member(values, "provenance"));
