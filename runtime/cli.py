@@ -21,6 +21,13 @@ from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image
 from stpm.runtime.result import Result
 
 EXIT_ANOMALY = 3
+C_SOURCES = Path(__file__).parent / "c"
+
+
+def _print_c_sources(wanted: bool) -> None:
+    if wanted:
+        typer.echo(C_SOURCES)
+        raise typer.Exit
 
 
 def run(
@@ -43,6 +50,15 @@ def run(
     ] = None,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
+    ] = False,
+    _c_sources: Annotated[
+        bool,
+        typer.Option(
+            "--c-sources",
+            callback=_print_c_sources,
+            is_eager=True,
+            help="Print the folder with libstpm's header and sources, and exit.",
+        ),
     ] = False,
 ) -> None:
     """Score images: one line each with the verdict, the score and the threshold.
