@@ -11,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm.export.pipeline import ExportOptions, export_bundle, reduced_scoring_layers
+from stpm.export.pipeline import ExportOptions, export_bundle
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
 from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.detector import run_in_batches
 from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.precision import reduced_scoring_layers
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images
