@@ -242,7 +242,7 @@ def _record(
     engine: Engine | None,
     built: BuiltEngine | None,
 ) -> EngineRecord:
-    built_with = (built.built_with if built else {}) | (engine.built_with() if engine else {})
+    built_with = (engine.built_with() if engine else {}) | (built.built_with if built else {})
     return EngineRecord(
         thresholds,
         parity,

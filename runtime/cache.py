@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -47,7 +48,8 @@ def write_cache(name: str, content: bytes) -> None:
             file.write(hashlib.sha256(content).digest() + content)
         partial.replace(folder / name)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _is_private(path: Path) -> bool:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ class Engine(Protocol):
 
     def built_with(self) -> dict[str, str]:
         """Name the library, its version and the device."""
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine that also scores arrays on the GPU; see `Detector.score_on_device`."""
+
+    def run_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        """Score a batch on the GPU; done when this returns."""
         ...
 
 

@@ -97,6 +97,10 @@ class Library:
         config.set_runtime_cache(cached)
         return engine.create_execution_context(config), cached
 
+    def can_capture(self, context: Any, stream: int) -> bool:
+        """Whether a context's work on a stream can be recorded as a CUDA graph."""
+        return not self.is_rtx or bool(context.is_stream_capturable(stream))
+
 
 @cache
 def load_library(name: str) -> Library:
@@ -124,7 +128,7 @@ def load_library(name: str) -> Library:
 
 
 def _logger(api: Any, errors: deque[str]) -> Any:
-    class ErrorLog(api.ILogger):  # type: ignore[misc, name-defined]
+    class ErrorLog(api.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             api.ILogger.__init__(self)
 
