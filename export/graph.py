@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stpm.export.resample import antialias_matrix, bilinear_matrix
-from stpm.train.stpm import Stpm, anomaly_map
+from stpm.train.stpm import Stpm, anomaly_map, feature_distances
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Of teacher and student, by precision; everything else is FP32."""
@@ -55,10 +56,18 @@ class DeploymentGraph(nn.Module):
         Returns:
             anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,), its maximum.
         """
+        x = self.prepare(images)
+        return self.score(self.model.teacher(x), self.model.student(x))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Resize and normalise images to what teacher and student take, (N,3,h,w) in `dtype`."""
         # TensorRT takes uint8 for nothing but a cast, so that comes first.
         pixels = self.resize(images.float().permute(0, 3, 1, 2))
-        x = self.model.normalise(pixels).to(self.dtype)
-        maps = anomaly_map(self.model.level_distances(x), self.upsample)
+        return self.model.normalise(pixels).to(self.dtype)
+
+    def score(self, targets: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score the features of teacher and student; see `forward`."""
+        maps = anomaly_map(feature_distances(targets, students), self.upsample)
         return maps, maps.amax(dim=(1, 2))
 
 

@@ -53,7 +53,11 @@ from stpm.train.evaluate import Scorer, score_files, torch_scorer
 DEFAULT_FALSE_ALARM_RATE = 0.01
 BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
 """Engines that can be built where they cannot run."""
-FILE_NAMES = {"tensorrt": "tensorrt.engine", "tensorrt-rtx": "tensorrt-rtx.engine"}
+FILE_NAMES = {
+    "tensorrt": "tensorrt.engine",
+    "tensorrt-rtx": "tensorrt-rtx.engine",
+    "torch-cuda": "torch-cuda.pt2",
+}
 """Of the engines that a bundle brings along."""
 
 
@@ -122,7 +126,7 @@ def export_bundle(
     with progress("reference, FP32 torch", len(verify)) as on_images:
         reference = score_files(torch_scorer(model), verify, on_images)
     engines, built_files = {}, {}
-    for name, (engine, built) in _open_engines(onnx_bytes, options, report).items():
+    for name, (engine, built) in _open_engines(graph, onnx_bytes, options, report).items():
         if engine is None:
             parity, outputs = {}, reference
             if calibration != verify:
@@ -176,15 +180,15 @@ def _check_before_work(
 
 
 def _open_engines(
-    model: bytes, options: ExportOptions, report: Callable[[str], None]
+    graph: DeploymentGraph, model: bytes, options: ExportOptions, report: Callable[[str], None]
 ) -> dict[str, tuple[Engine | None, BuiltEngine | None]]:
     """Open each engine, or, where it cannot run, build it at least."""
     engines = {}
     refusals = []
     for name in options.engines or installed_engines():
         try:
-            engines[name] = _open(name, model, options)
-        except BackendError as error:
+            engines[name] = _open(name, graph, model, options)
+        except (BackendError, ExportError) as error:
             if options.engines:
                 raise
             refusals.append(str(error))
@@ -198,10 +202,14 @@ def _open_engines(
 
 
 def _open(
-    name: str, model: bytes, options: ExportOptions
+    name: str, graph: DeploymentGraph, model: bytes, options: ExportOptions
 ) -> tuple[Engine | None, BuiltEngine | None]:
     built = None
-    if name in FILE_NAMES:
+    if name == "torch-cuda":
+        from stpm.export.torch_cuda import build_package
+
+        built = build_package(graph, options.batch)
+    elif name in FILE_NAMES:
         built = build_engine(name, model, options.precision, options.batch, options.build)
     if ENGINES[name].needs_gpu and not gpu_count():
         return None, built
