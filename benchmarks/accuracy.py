@@ -4,34 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.benchmarks.result_file import header
+from stpm.benchmarks.statistics import (
+    FPR_LIMIT,
+    Interval,
+    image_auroc_resamples,
+    pixel_intervals,
+    quantile_interval,
+)
 from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
+from stpm.runtime.calibration import Calibration
+from stpm.runtime.console import note, progress
 from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
 from stpm.runtime.overlay import side_by_side
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import Sample, read_mask
+from stpm.train.datasets import GOOD, Sample, labelled_samples, read_mask
 from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
+from stpm.train.metrics import Metrics, pro_curve
+
+METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
+"""The names in `stpm.train.metrics.Metrics`, in the order of the tables."""
+CURVE_POINTS = 151
+"""Of the curve of per-region overlap between the false positive rates 0 and 0.30."""
 
 
 @dataclass(frozen=True)
 class Candidate:
     """Something to evaluate: a checkpoint in torch, or a bundle on one engine.
 
-    `threshold` is None for a checkpoint, which has none.
+    `calibration` is None for a checkpoint, which has no threshold; `seed` is that of the training,
+    None where it is unknown.
     """
 
     name: str
     engine: str
     precision: str
     scorer: Scorer
-    threshold: float | None = None
+    calibration: Calibration | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,23 +64,61 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """One candidate's outcome; `decisions` is None without a threshold."""
+    """One candidate's outcome.
+
+    Attributes:
+        candidate: what was evaluated.
+        evaluation: metrics, scores and maps.
+        intervals: (low, high) by metric, 95 % bootstrap over images.
+        decisions: None without a threshold.
+    """
 
     candidate: Candidate
     evaluation: Evaluation
+    intervals: dict[str, Interval]
     decisions: Decisions | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
+        candidate, evaluation = self.candidate, self.evaluation
         return {
-            "name": self.candidate.name,
-            "engine": self.candidate.engine,
-            "precision": self.candidate.precision,
-            "image_count": len(self.evaluation.samples),
-            "overall": asdict(self.evaluation.overall),
-            "by_kind": {k: asdict(m) for k, m in self.evaluation.by_kind.items()},
+            "name": candidate.name,
+            "engine": candidate.engine,
+            "precision": candidate.precision,
+            "seed": candidate.seed,
+            "image_count": len(evaluation.samples),
+            "overall": _figures(evaluation.overall),
+            "intervals": self.intervals,
+            "by_kind": {k: _figures(m) for k, m in evaluation.by_kind.items()},
+            "calibration": candidate.calibration.to_dict() if candidate.calibration else None,
             "decisions": asdict(self.decisions) if self.decisions else None,
+            "curves": _curves(evaluation),
+            "images": [
+                {"name": f"{sample.kind}/{sample.path.name}", "score": float(score)}
+                for sample, score in zip(evaluation.samples, evaluation.pred_scores, strict=True)
+            ],
         }
+
+
+def _figures(metrics: Metrics) -> dict[str, float | None]:
+    """Return the metrics by name; the rescaled PRO is NaN where it is undefined, JSON has none."""
+    values = asdict(metrics).items()
+    return {name: None if value is None or np.isnan(value) else value for name, value in values}
+
+
+def _curves(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the points of the ROC curve of images, and of the overlap curve of pixels."""
+    order = np.argsort(-evaluation.pred_scores, kind="stable")
+    scores, truth = evaluation.pred_scores[order], evaluation.anomalous[order]
+    ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))
+    rates = (np.cumsum(found)[ends] / found.sum() for found in (~truth, truth))
+    fpr, tpr = ([0.0, *rate.tolist()] for rate in rates)
+    curves: dict[str, Any] = {"roc": {"fpr": fpr, "tpr": tpr}, "pro": None}
+    if evaluation.masks is not None:
+        grid = np.linspace(0, FPR_LIMIT, CURVE_POINTS)
+        overlap = np.interp(grid, *pro_curve(evaluation.masks, evaluation.anomaly_maps))
+        curves["pro"] = {"fpr": grid.round(4).tolist(), "overlap": overlap.round(5).tolist()}
+    return curves
 
 
 def candidates(model: Path, engine: str | None, teacher_weights: Path | None) -> list[Candidate]:
@@ -73,7 +131,8 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
     """
     if not model.is_dir():
         checkpoint = load_checkpoint(model, teacher_weights)
-        return [Candidate(model.name, "torch", "fp32", torch_scorer(checkpoint.model()))]
+        scorer, seed = torch_scorer(checkpoint.model()), _seed(checkpoint.training)
+        return [Candidate(model.name, "torch", "fp32", scorer, seed=seed)]
     bundle = Bundle(model)
     usable = [name for name in installed_engines() if name in bundle.manifest.engines]
     # With none, the detector says which one to install.
@@ -83,13 +142,21 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
 
 
 def _candidate(name: str, detector: Detector) -> Candidate:
+    manifest = detector.bundle.manifest
     return Candidate(
         name,
         detector.engine_name,
-        detector.bundle.manifest.precision,
+        manifest.precision,
         detector_scorer(detector),
-        detector.calibration.image_threshold,
+        detector.calibration,
+        _seed(manifest.provenance.get("training")),
     )
+
+
+def _seed(training: object) -> int | None:
+    options = training.get("options") if isinstance(training, dict) else None
+    seed = options.get("seed") if isinstance(options, dict) else None
+    return seed if isinstance(seed, int) else None
 
 
 def detector_scorer(detector: Detector) -> Scorer:
@@ -110,22 +177,132 @@ def measure(
 ) -> Accuracy:
     """Evaluate one candidate on the test images."""
     evaluation = evaluate(candidate.scorer, samples, on_images)
+    anomalous, scores = evaluation.anomalous, evaluation.pred_scores
+    (resamples,) = image_auroc_resamples([scores], anomalous)
+    intervals = {"image_auroc": quantile_interval(resamples)}
+    if evaluation.masks is not None:
+        intervals |= pixel_intervals(evaluation.masks, evaluation.anomaly_maps, anomalous)
     decisions = None
-    if candidate.threshold is not None:
-        anomalous = np.array([sample.is_anomalous for sample in samples])
-        called = evaluation.pred_scores > candidate.threshold
+    if candidate.calibration is not None:
+        called = scores > candidate.calibration.image_threshold
         decisions = Decisions(float(called[~anomalous].mean()), float(called[anomalous].mean()))
-    return Accuracy(candidate, evaluation, decisions)
+    return Accuracy(candidate, evaluation, intervals, decisions)
 
 
-def save_gallery(detector: Detector, samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """Write input, heat map, overlay and ground truth side by side, a picture a test image."""
-    paths = []
+@dataclass(frozen=True)
+class Summary:
+    """Several models on the same engine in the same precision, taken together.
+
+    Attributes:
+        engine, precision: what they share.
+        count: how many models, or categories.
+        mean: by metric; None where one of them lacks it.
+        deviation: sample standard deviation by metric; None where `mean` is.
+    """
+
+    engine: str
+    precision: str
+    count: int
+    mean: dict[str, float | None]
+    deviation: dict[str, float | None]
+
+
+def summarise(accuracies: Sequence[Accuracy]) -> list[Summary]:
+    """Return mean and deviation over models for each engine and precision with two or more."""
+    groups: dict[tuple[str, str], list[Accuracy]] = {}
+    for accuracy in accuracies:
+        candidate = accuracy.candidate
+        groups.setdefault((candidate.engine, candidate.precision), []).append(accuracy)
+    summaries = []
+    for (engine, precision), group in groups.items():
+        if len(group) < 2:
+            continue
+        columns = {m: [getattr(a.evaluation.overall, m) for a in group] for m in METRICS}
+        complete = {m: column for m, column in columns.items() if None not in column}
+        mean = {m: float(np.mean(complete[m])) if m in complete else None for m in METRICS}
+        deviation = {
+            m: float(np.std(complete[m], ddof=1)) if m in complete else None for m in METRICS
+        }
+        summaries.append(Summary(engine, precision, len(group), mean, deviation))
+    return summaries
+
+
+def save_gallery(
+    detector: Detector, samples: Sequence[Sample], folder: Path
+) -> list[dict[str, Any]]:
+    """Write input, heat map, overlay and ground truth side by side, a picture a test image.
+
+    Returns:
+        An entry a picture, the doubtful ones first: good parts from the highest score down and
+        defective parts from the lowest up, in turn.
+    """
+    entries: list[dict[str, Any]] = []
     for sample in samples:
         image = load_image(sample.path)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
         path = folder / sample.kind / f"{sample.path.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        side_by_side(image, detector(image), mask if sample.is_anomalous else None).save(path)
-        paths.append(path)
-    return paths
+        result = detector(image)
+        side_by_side(image, result, mask if sample.is_anomalous else None).save(path)
+        entry = {"picture": str(path), "kind": sample.kind, "score": result.score}
+        entries.append(entry | {"is_anomalous": result.is_anomalous})
+    good = sorted((e for e in entries if e["kind"] == GOOD), key=lambda e: -e["score"])
+    bad = sorted((e for e in entries if e["kind"] != GOOD), key=lambda e: e["score"])
+    pairs = zip_longest(good, bad)
+    return [entry for pair in pairs for entry in pair if entry is not None]
+
+
+def accuracy_result(
+    models: Sequence[Path],
+    data: Path,
+    *,
+    category: str | None = None,
+    engine: str | None = None,
+    teacher_weights: Path | None = None,
+    gallery: Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate checkpoints and bundles, and return the content of a result file.
+
+    Args:
+        models: checkpoints or bundles.
+        data: root of a data set.
+        category: below `data`; None takes the one that the model's name begins with.
+        engine: of bundles; None takes every one that is verified and installed.
+        teacher_weights: for the authors' checkpoints.
+        gallery: folder for pictures; None makes none.
+
+    Raises:
+        DataError: there is no such category, or an image cannot be used.
+    """
+    outcomes: dict[str, list[Accuracy]] = {}
+    pictures: dict[str, list[dict[str, Any]]] = {}
+    for model in models:
+        name = category or find_category(model, data)
+        samples = labelled_samples(data / name)
+        for candidate in candidates(model, engine, teacher_weights):
+            label = f"{candidate.name} on {candidate.engine}"
+            with progress(label, len(samples)) as on_images:
+                outcomes.setdefault(name, []).append(measure(candidate, samples, on_images))
+        if gallery is not None and model.is_dir():
+            pictures[name] = save_gallery(Detector(model, engine), samples, gallery / name)
+            note(f"{gallery / name}: {len(pictures[name])} pictures")
+    everything = [accuracy for found in outcomes.values() for accuracy in found]
+    return header("accuracy", list(models)) | {
+        "categories": {name: [a.to_dict() for a in found] for name, found in outcomes.items()},
+        "seeds": {name: [asdict(s) for s in summarise(found)] for name, found in outcomes.items()},
+        "means": [asdict(s) for s in summarise(everything)] if len(outcomes) > 1 else [],
+        "gallery": pictures,
+    }
+
+
+def find_category(model: Path, data: Path) -> str:
+    """Return the folder of the data set that the model's name begins with, the longest such."""
+    stem = model.name.split(".")[0]
+    names = [p.name for p in data.iterdir() if p.is_dir()] if data.is_dir() else []
+    found = [name for name in names if stem == name or stem.startswith(f"{name}_")]
+    if not found:
+        raise DataError(
+            f"{data}: holds no folder that the name of {model.name} begins with; name the "
+            "category with --category."
+        )
+    return max(found, key=len)

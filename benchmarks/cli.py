@@ -1,30 +1,27 @@
-"""`stpm-bench`: is the exported model as accurate as the checkpoint and the paper?"""
+"""`stpm-bench`: is what was exported as accurate, and how fast is it?"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.runtime.console import known_errors, note, progress
-from stpm.runtime.errors import DataError
+from stpm.benchmarks.result_file import check_out, write_result
+from stpm.runtime.console import known_errors, note, parse_size
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from stpm.benchmarks.tables import Table
 
-    from stpm.benchmarks.accuracy import Accuracy
 
-METRICS = {
-    "image_auroc": "image\nAUROC",
-    "pixel_auroc": "pixel\nAUROC",
-    "aupro": "AUPRO",
-    "pro_rescaled": "rescaled\nPRO",
-}
-"""Titles by the names in `stpm.train.metrics.Metrics`."""
+class Scenario(StrEnum):
+    """Choices of --scenario."""
+
+    SINGLE_STREAM = "single_stream"
+    MULTI_STREAM = "multi_stream"
+    OFFLINE = "offline"
+
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -57,80 +54,134 @@ def accuracy(
 
     The table by kind of defect is the first model's; --out holds everyone's.
     """
-    from stpm.benchmarks.accuracy import candidates, measure, save_gallery
-    from stpm.benchmarks.environment import environment
-    from stpm.runtime.detector import Detector
+    from stpm.benchmarks.accuracy import accuracy_result
+    from stpm.benchmarks.tables import accuracy_tables
+
+    check_out(out)
+    content = accuracy_result(
+        models,
+        data,
+        category=category,
+        engine=engine,
+        teacher_weights=teacher_weights,
+        gallery=gallery,
+    )
+    _show(accuracy_tables(content), content, out)
+
+
+@main.command()
+@known_errors
+def latency(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images.", show_default="the bundle's golden images"),
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="May be repeated.", show_default="all that are usable")
+    ] = None,
+    scenario: Annotated[
+        list[Scenario] | None,
+        typer.Option(help="Of MLPerf Inference; may be repeated.", show_default="all three"),
+    ] = None,
+    image_size: Annotated[
+        list[str] | None,
+        typer.Option(help="HxW of the camera; may be repeated.", show_default="the graph's input"),
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="May be repeated.", min=1, show_default="1")
+    ] = None,
+    streams: Annotated[
+        list[int] | None,
+        typer.Option(help="Threads that score at once; may be repeated.", show_default="2"),
+    ] = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(help="Processor threads of a run.", show_default="the engine's choice"),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Images to score in each case.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 10,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Time bundles by stage and scenario, in interleaved rounds.
+
+    Every combination of the options is a case. Times go from a frame in memory to the decision.
+    """
+    from stpm.benchmarks.latency import SCENARIOS, Plan, latency_result
+    from stpm.benchmarks.tables import latency_tables
+    from stpm.train.datasets import list_images
+
+    check_out(out)
+    plan = Plan(
+        bundles,
+        engine,
+        [s.value for s in scenario] if scenario else SCENARIOS,
+        [parse_size(size) for size in image_size] if image_size else None,
+        batch or (1,),
+        streams or (2,),
+        threads or (0,),
+    )
+    files = list_images(images) if images else []
+    content = latency_result(plan, files, images=count, rounds=rounds)
+    _show(latency_tables(content), content, out)
+
+
+@main.command()
+@known_errors
+def peers(
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint that the bundles were exported from.")],
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles; ratios are to the first.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    category: Annotated[
+        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+    ] = None,
+    anomalib: Annotated[
+        Path | None,
+        typer.Option(help="Python of an environment with anomalib; see docs/benchmarks.md."),
+    ] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Images that each scores while timed.", min=1)] = 200,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Compare bundles with torch, other engines and anomalib: maps first, then time."""
+    from stpm.benchmarks.accuracy import find_category
+    from stpm.benchmarks.peers import peers_result
+    from stpm.benchmarks.tables import peers_tables
     from stpm.train.datasets import labelled_samples
 
-    if out is not None and not out.absolute().parent.is_dir():
-        raise DataError(f"{out.parent}: there is no such folder; create it first.")
-    outcomes: dict[str, list[Accuracy]] = {}
-    for model in models:
-        name = category or model.name.split(".")[0]
-        samples = labelled_samples(_category_folder(data, name))
-        for candidate in candidates(model, engine, teacher_weights):
-            label = f"{candidate.name} on {candidate.engine}"
-            with progress(label, len(samples)) as on_images:
-                outcomes.setdefault(name, []).append(measure(candidate, samples, on_images))
-        if gallery is not None and model.is_dir():
-            paths = save_gallery(Detector(model, engine), samples, gallery / name)
-            note(f"{gallery / name}: {len(paths)} pictures")
-    for name, accuracies in outcomes.items():
-        _print(name, accuracies)
+    check_out(out)
+    content = peers_result(
+        ckpt,
+        bundles,
+        labelled_samples(data / (category or find_category(ckpt, data))),
+        anomalib_python=anomalib,
+        teacher_weights=teacher_weights,
+        images=count,
+        rounds=rounds,
+    )
+    _show(peers_tables(content), content, out)
+
+
+@main.command()
+@known_errors
+def compare(
+    a: Annotated[Path, typer.Argument(help="Result file.")],
+    b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+) -> None:
+    """Compare two result files case by case, B against A, with intervals."""
+    from stpm.benchmarks.compare import compare_files
+    from stpm.benchmarks.tables import comparison_table, print_tables
+
+    print_tables([comparison_table(compare_files(a, b))])
+
+
+def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:
+    from stpm.benchmarks.tables import print_tables
+
+    print_tables(tables)
     if out is not None:
-        categories = {name: [a.to_dict() for a in found] for name, found in outcomes.items()}
-        content = {"environment": environment(), "categories": categories}
-        out.write_text(json.dumps(content, indent=2) + "\n")
+        write_result(out, content)
         note(f"{out}: written")
-
-
-def _category_folder(data: Path, name: str) -> Path:
-    if not (data / name).is_dir():
-        raise DataError(f"{data / name}: there is no such folder; name it with --category.")
-    return data / name
-
-
-def _print(category: str, accuracies: list[Accuracy]) -> None:
-    from rich.console import Console
-
-    from stpm.benchmarks.paper import reference_figures
-
-    table = _table(category, "", *METRICS.values(), "false\nalarms", "detected")
-    for outcome in accuracies:
-        rates = outcome.decisions
-        shares = (rates.false_alarm_rate, rates.detection_rate) if rates else ()
-        cells = _cells(asdict(outcome.evaluation.overall))
-        table.add_row(_label(outcome), *cells, *(f"{share:.1%}" for share in shares))
-    for source, figures in reference_figures(category).items():
-        table.add_row(source, *_cells(figures), style="dim")
-    first = accuracies[0]
-    kinds = _table(f"{category} by kind of defect, {_label(first)}", "", *METRICS.values())
-    for kind, metrics in first.evaluation.by_kind.items():
-        kinds.add_row(kind, *_cells(asdict(metrics)))
-    console = Console()
-    console.print(table)
-    console.print(kinds)
-
-
-def _label(outcome: Accuracy) -> str:
-    candidate = outcome.candidate
-    return f"{candidate.name} {candidate.engine} {candidate.precision}"
-
-
-def _table(title: str, *columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(
-            column,
-            justify="right" if column else "left",
-            overflow="fold",
-            no_wrap=bool(column),
-        )
-    return table
-
-
-def _cells(figures: Mapping[str, float | None]) -> list[str]:
-    values = [figures.get(name) for name in METRICS]
-    return ["" if value is None else f"{value:.4f}" for value in values]

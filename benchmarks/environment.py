@@ -1,18 +1,52 @@
-"""Where a measurement was made."""
+"""Where a measurement was made: hardware, system, versions, commit."""
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-PACKAGES = ("stpm", "torch", "torchvision", "onnx", "onnxruntime", "openvino", "numpy", "pillow")
+PACKAGES = (
+    "stpm",
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "numpy",
+    "pillow",
+)
+VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_")
+"""Beginnings of the processor flags that decide how fast a convolution runs."""
+GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "memory.total")
+"""As nvidia-smi names them; clocks in MHz, memory in MiB."""
 
 
-def environment() -> dict[str, str]:
-    """Return the processor, the operating system and the versions of what is installed."""
-    found = {"processor": _processor(), "system": platform.platform()}
-    found["python"] = platform.python_version()
+def environment() -> dict[str, Any]:
+    """Return what a reader needs to judge a figure: hardware, system, versions, commit.
+
+    What cannot be found out here is None, an empty list or left out.
+    """
+    return {
+        "processor": _processor(),
+        "memory_gib": _memory_gib(),
+        "gpus": _gpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": _packages(),
+        "commit": _commit(Path(__file__).resolve().parent),
+    }
+
+
+def _packages() -> dict[str, str]:
+    found = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -21,10 +55,55 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def _processor() -> dict[str, Any]:
+    info = _read(Path("/proc/cpuinfo")) or ""
+    pairs = [line.split(":", 1) for line in info.splitlines() if ":" in line]
+    values = {key.strip(): value.strip() for key, value in pairs}
+    flags = [f for f in values.get("flags", "").split() if f.startswith(VECTOR_FLAGS)]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "model": values.get("model name") or platform.processor(),
+        "usable_cores": usable,
+        "flags": sorted(flags),
+        "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+    }
+
+
+def _memory_gib() -> float | None:
+    for line in (_read(Path("/proc/meminfo")) or "").splitlines():
+        if line.startswith("MemTotal:"):
+            return round(int(line.split()[1]) / 2**20, 1)
+    return None
+
+
+def _gpus() -> list[dict[str, str]]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader,nounits"]
+    rows = (_output(query) or "").splitlines()
+    return [dict(zip(GPU_FIELDS, map(str.strip, row.split(",")), strict=False)) for row in rows]
+
+
+def _commit(folder: Path) -> dict[str, Any] | None:
+    """Return the checkout's commit; None for an installed package."""
+    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    tracked = _output(["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__])
+    if commit is None or tracked is None:
+        return None
+    changes = _output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    return {"id": commit, "with_changes": bool(changes)}
+
+
+def _output(command: list[str]) -> str | None:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
     except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor()
+        return None

@@ -17,14 +17,14 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal, a plain line elsewhere; yields what advances it."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        note(f"{label}: {total} images")
+        note(f"{label}: {total} {unit}")
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)

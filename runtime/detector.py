@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,10 @@ class Detector:
             DataError: an image cannot be decoded or does not fit.
         """
         loaded = [load_image(image) for image in images]
-        return list(self._results(loaded)) if loaded else []
+        if not loaded:
+            return []
+        sizes = [(image.shape[0], image.shape[1]) for image in loaded]
+        return self.decide(sizes, self.infer(self.prepare(loaded)))
 
     def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
@@ -114,18 +117,36 @@ class Detector:
             )
         return self._engine.run_on_device(images, out)
 
-    def _results(self, images: list[NDArray[np.uint8]]) -> Iterator[Result]:
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Bring images uint8 (H,W,3) to the graph's input, uint8 (N,height,width,3).
+
+        Raises:
+            DataError: the graph resizes by itself and an image is not of the camera's size.
+        """
         contract = self.bundle.manifest.input
-        inputs = np.stack([fit_input(image, contract) for image in images])
-        maps, scores = run_in_batches(self._engine, inputs, contract)
-        for image, anomaly_map, score in zip(images, maps, scores, strict=True):
-            yield Result(
+        return np.stack([fit_input(image, contract) for image in images])
+
+    def infer(self, inputs: NDArray[np.uint8]) -> Outputs:
+        """Run the engine on inputs from `prepare`; see `run_in_batches`."""
+        return run_in_batches(self._engine, inputs, self.bundle.manifest.input)
+
+    def decide(self, image_sizes: Sequence[tuple[int, int]], outputs: Outputs) -> list[Result]:
+        """Hold maps and scores against the thresholds.
+
+        Args:
+            image_sizes: (height, width) of the images before `prepare`.
+            outputs: from `infer`.
+        """
+        return [
+            Result(
                 score=float(score),
                 anomaly_map=anomaly_map.copy(),  # else one kept result keeps its whole batch
                 threshold=self.calibration.image_threshold,
                 pixel_threshold=self.calibration.pixel_threshold,
-                image_size=(image.shape[0], image.shape[1]),
+                image_size=size,
             )
+            for size, anomaly_map, score in zip(image_sizes, *outputs, strict=True)
+        ]
 
     def _fastest_engine(self) -> str:
         verified = self.bundle.manifest.engines
@@ -160,7 +181,7 @@ class Detector:
 
     def _replay_golden(self) -> None:
         golden = self.bundle.golden()
-        outputs = run_in_batches(self._engine, golden.images, self.bundle.manifest.input)
+        outputs = self.infer(golden.images)
         parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
         tolerance = self.bundle.manifest.tolerance
         if not parity.holds(tolerance):

@@ -31,12 +31,21 @@ class Evaluation:
         by_kind: the good images against one kind of defect each.
         samples: the test images.
         pred_scores: float32 (N,), in the samples' order.
+        anomaly_maps: float32 (N,h,w).
+        masks: bool (N,h,w) at the maps' size; None for data without masks.
     """
 
     overall: Metrics
     by_kind: dict[str, Metrics]
     samples: Sequence[Sample]
     pred_scores: NDArray[np.float32]
+    anomaly_maps: NDArray[np.float32]
+    masks: NDArray[np.bool_] | None
+
+    @property
+    def anomalous(self) -> NDArray[np.bool_]:
+        """Which samples are labelled as defective, bool (N,)."""
+        return np.array([sample.is_anomalous for sample in self.samples])
 
 
 def torch_scorer(model: Stpm) -> Scorer:
@@ -107,4 +116,5 @@ def evaluate(
         str(kind): metrics((kinds == kind) | (kinds == GOOD))
         for kind in np.unique(kinds[anomalous])
     }
-    return Evaluation(metrics(np.ones(len(samples), np.bool_)), by_kind, samples, scores)
+    overall = metrics(np.ones(len(samples), np.bool_))
+    return Evaluation(overall, by_kind, samples, scores, anomaly_maps, masks)

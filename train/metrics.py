@@ -146,6 +146,26 @@ def pro_rescaled(
     return _rescaled_area(*_thresholds_and_curve(masks, anomaly_maps), fpr_limit, steps)
 
 
+def labelled_regions(masks: BoolArray) -> tuple[npt.NDArray[np.int32], Curve]:
+    """Return each pixel's region (0 for good) and each region's weight per pixel.
+
+    Regions are 8-connected within an image. A region's pixels weigh 1 / (area * regions) each, so
+    that all defective pixels together weigh 1 and a weighted sum of detected pixels is the mean
+    overlap.
+
+    Args:
+        masks: bool, (N, H, W); True on defective pixels.
+
+    Returns:
+        Regions, int32 (N, H, W), numbered from 1 across all images, and weights by number.
+    """
+    labels, regions = ndimage.label(masks, structure=_EIGHT_CONNECTED)
+    areas = np.bincount(labels.ravel()).astype(np.float64)
+    weights = 1.0 / (areas * regions)
+    weights[0] = 0.0
+    return labels, weights
+
+
 def evaluate_maps(
     is_anomalous: npt.ArrayLike,
     scores: npt.ArrayLike,
@@ -214,19 +234,6 @@ def _tie_ends(ordered: ScoreArray) -> npt.NDArray[np.intp]:
     return np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
 
 
-def _labels_and_weights(masks: BoolArray) -> tuple[npt.NDArray[np.int32], Curve]:
-    """Return each pixel's region (0 for good) and each region's weight per pixel.
-
-    A region's pixels weigh 1 / (area * regions) each, so that all defective pixels together
-    weigh 1 and a weighted sum of detected pixels is the mean overlap.
-    """
-    labels, regions = ndimage.label(masks, structure=_EIGHT_CONNECTED)
-    areas = np.bincount(labels.ravel()).astype(np.float64)
-    weights = 1.0 / (areas * regions)
-    weights[0] = 0.0
-    return labels, weights
-
-
 def _thresholds_and_curve(
     masks: BoolArray, anomaly_maps: ScoreArray
 ) -> tuple[ScoreArray, Curve, Curve]:
@@ -234,7 +241,7 @@ def _thresholds_and_curve(
     masks, anomaly_maps = _validated(masks, anomaly_maps)
     if masks.ndim != 3:
         raise DataError(f"got masks of shape {masks.shape}, expected (N, H, W)")
-    labels, weights = _labels_and_weights(masks)
+    labels, weights = labelled_regions(masks)
     order = np.argsort(anomaly_maps, axis=None)[::-1]
     ordered = anomaly_maps.ravel()[order]
     ends = _tie_ends(ordered)

@@ -1,0 +1,193 @@
+"""Our bundles beside what else one could use: the same maps first, then the time, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from stpm.benchmarks.contenders import Contender, Map, contenders, timed
+from stpm.benchmarks.latency import percentiles
+from stpm.benchmarks.paper import latency_figures
+from stpm.benchmarks.rates import rates
+from stpm.benchmarks.result_file import header
+from stpm.benchmarks.statistics import paired_ratio, steadiness
+from stpm.runtime.backends import installed_engines
+from stpm.runtime.bundle import Bundle
+from stpm.runtime.console import note, progress
+from stpm.runtime.detector import Detector
+from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.preprocess import load_image
+from stpm.train.checkpoint import load_checkpoint
+from stpm.train.datasets import Sample
+from stpm.train.evaluate import torch_scorer
+from stpm.train.metrics import auroc
+
+WARM_UP = 3
+"""Images each before the first round."""
+SMALLEST_CORRELATION = 0.999
+"""Of the scores with the reference's, to count as the same method at work."""
+
+Maps = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close maps are to FP32 torch, after one common factor.
+
+    Attributes:
+        factor: median ratio of the reference's scores to these; others leave constants in or out.
+        rank_correlation: Spearman's, of the scores.
+        map_difference, score_difference: see `stpm.runtime.parity.Parity`.
+    """
+
+    factor: float
+    rank_correlation: float
+    map_difference: float
+    score_difference: float
+
+    def holds(self, precision: str) -> bool:
+        """Whether these are the reference's maps, within what the precision may differ."""
+        close = max(self.map_difference, self.score_difference) <= TOLERANCES[precision]
+        return close and self.rank_correlation >= SMALLEST_CORRELATION
+
+
+def agreement(reference: Maps, maps: Maps) -> Agreement:
+    """Compare maps (N,h,w) with the reference's, up to one factor."""
+    wanted, got = (found.max(axis=(1, 2)) for found in (reference, maps))
+    factor = float(np.median(wanted / np.maximum(got, np.finfo(np.float32).tiny)))
+    scaled = (maps * factor).astype(np.float32)
+    parity = compare(reference, wanted, scaled, scaled.max(axis=(1, 2)))
+    correlation = float(spearmanr(wanted, got).statistic) if len(wanted) > 1 else 1.0
+    return Agreement(factor, correlation, parity.map_difference, parity.score_difference)
+
+
+def peers_result(
+    checkpoint_path: Path,
+    bundles: Sequence[Path],
+    samples: Sequence[Sample],
+    *,
+    anomalib_python: Path | None = None,
+    teacher_weights: Path | None = None,
+    images: int = 200,
+    rounds: int = 20,
+) -> dict[str, Any]:
+    """Check everyone's maps on every image, then time all in interleaved rounds.
+
+    Args:
+        checkpoint_path: the network, for torch, the straightforward graph and anomalib.
+        bundles: exported from it, each on every engine that is installed. The first is the
+            reference of the ratios.
+        samples: labelled images of one size.
+        anomalib_python: interpreter of an environment with anomalib; None leaves it out.
+        teacher_weights: for the authors' checkpoints.
+        images: that each scores while timed.
+        rounds: interleaved.
+
+    Returns:
+        The content of a result file of kind "peers".
+
+    Raises:
+        CheckpointError, BundleError, BackendError, DataError: what is ours cannot be used. What
+            others lack is noted in "left_out".
+    """
+    checkpoint = load_checkpoint(checkpoint_path, teacher_weights)
+    frames = [load_image(sample.path) for sample in samples]
+    reference, _ = torch_scorer(checkpoint.model())(frames)
+    left_out = []
+    with ExitStack() as stack:
+        running = list(_ours(bundles, frames))
+        for name, opener in contenders(checkpoint, frames, anomalib_python).items():
+            try:
+                running.append(stack.enter_context(opener()))
+            except Exception as error:
+                # Whatever one of them lacks here, the others are still worth comparing.
+                reason = " ".join(str(error).split()) or type(error).__name__
+                left_out.append({"name": name, "reason": reason})
+                note(f"{name}: left out: {reason}")
+        maps = [_maps(contender, len(frames)) for contender in running]
+        times = _interleaved(running, len(frames), images, rounds)
+    anomalous = np.array([sample.is_anomalous for sample in samples])
+    entries = [
+        _entry(contender, agreement(reference, found), auroc(anomalous, found.max(axis=(1, 2))))
+        | _timing(taken, times[0])
+        for contender, found, taken in zip(running, maps, times, strict=True)
+    ]
+    return header("peers", [checkpoint_path, *bundles]) | {
+        "reference": running[0].name,
+        "image_count": len(frames),
+        "image_size": list(frames[0].shape[:2]),
+        "rates": rates(),
+        "peers": entries,
+        "left_out": left_out,
+        "paper": latency_figures(),
+    }
+
+
+def _ours(bundles: Sequence[Path], frames: Sequence[NDArray[np.uint8]]) -> Iterator[Contender]:
+    for path in bundles:
+        bundle = Bundle(path)
+        for engine in installed_engines():
+            if engine in bundle.manifest.engines:
+                detector = Detector(bundle, engine)
+
+                def infer(frame: NDArray[np.uint8], detector: Detector = detector) -> Map:
+                    return detector(frame).anomaly_map
+
+                name = f"{path.name} {engine}"
+                yield Contender(name, bundle.manifest.precision, timed(infer, frames))
+
+
+def _maps(contender: Contender, count: int) -> Maps:
+    with progress(contender.name, count) as on_images:
+        found = []
+        for index in range(count):
+            found.append(contender.score(index)[1])
+            on_images(1)
+    return np.stack(found)
+
+
+def _interleaved(
+    running: Sequence[Contender], count: int, images: int, rounds: int
+) -> list[list[list[float]]]:
+    """Return each one's times in ms by round; every other round goes backwards."""
+    for contender in running:
+        for index in range(WARM_UP):
+            contender.score(index % count)
+    per_round = -(-images // rounds)
+    times: list[list[list[float]]] = [[] for _ in running]
+    with progress(f"{len(running)} contenders, {rounds} rounds", rounds, "rounds") as on_round:
+        for number in range(rounds):
+            chosen = [(number * per_round + i) % count for i in range(per_round)]
+            order = range(len(running))
+            for i in order if number % 2 == 0 else reversed(order):
+                times[i].append([running[i].score(index)[0] for index in chosen])
+            on_round(1)
+    return times
+
+
+def _entry(contender: Contender, agreed: Agreement, image_auroc: float) -> dict[str, Any]:
+    return {
+        "name": contender.name,
+        "precision": contender.precision,
+        "agreement": asdict(agreed),
+        "correct": agreed.holds(contender.precision),
+        "image_auroc": image_auroc,
+    }
+
+
+def _timing(rounds: list[list[float]], reference: list[list[float]]) -> dict[str, Any]:
+    total = np.concatenate([np.array(taken) for taken in rounds])
+    return {
+        "latency_ms": percentiles(total),
+        "images_per_second": len(total) / (float(total.sum()) / 1e3),
+        "ratio": asdict(paired_ratio(rounds, reference)),
+        "steadiness": asdict(steadiness(total)),
+        "rounds_ms": [[round(t, 4) for t in taken] for taken in rounds],
+    }
