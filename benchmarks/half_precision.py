@@ -31,7 +31,8 @@ from stpm.train.stpm import Stpm
 MIN_RANK_CORRELATION = 0.9999
 MAX_MAP_DIFFERENCE = 0.005
 """Of a map's maximum."""
-AUROC_DIGITS = 3
+MAX_AUROC_DIFFERENCE = 0.0005
+"""Half a unit of the third digit."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ class Agreement:
         if not self.map_difference <= MAX_MAP_DIFFERENCE:
             found.append(f"map difference {self.map_difference:.2%}")
         for name in ("image_auroc", "pixel_auroc"):
-            values = [self.fp32[name], self.reduced[name]]
-            if len({None if v is None else round(v, AUROC_DIGITS) for v in values}) > 1:
-                found.append(f"{name} {values[0]} and {values[1]}")
+            full, half = self.fp32[name], self.reduced[name]
+            if full is None or half is None:
+                continue
+            if not abs(full - half) <= MAX_AUROC_DIFFERENCE:
+                found.append(f"{name} {full:.4f} and {half:.4f}")
         return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor import aot_compile
-from torch._inductor.package import package_aoti
+from torch._inductor.package.package import package_aoti
 
 from stpm.export.graph import DeploymentGraph
 from stpm.runtime.backends import BuiltEngine
@@ -45,7 +45,7 @@ def package_from_graph(graph: DeploymentGraph, batch: tuple[int, int], device: s
             x = parts[0](images)
             features = (*parts[1](x), *parts[2](x))
             inputs: Iterable[tuple[Tensor, ...]] = ((images,), (x,), (x,), features)
-            files = {
+            files: dict[str, Any] = {
                 name: _compile(part, example, dim, Path(folder) / name)
                 for name, part, example in zip(PARTS, parts, inputs, strict=True)
             }
@@ -95,11 +95,11 @@ def _compile(part: nn.Module, example: tuple[Tensor, ...], dim: Any, folder: Pat
         each = tuple({0: dim} for _ in example)
         shapes = (each,) if isinstance(part, _Score) else each
     program = torch.export.export(part.eval(), example, dynamic_shapes=shapes)
-    files = aot_compile(
-        program.module(),  # type: ignore[arg-type]
+    files: Any = aot_compile(
+        program.module(),
         example,
         options={"aot_inductor.package": True},
     )
     # Teacher and student have the same code, and the second to compile overwrites the first.
     folder.mkdir()
-    return [shutil.copy(file, folder) for file in files if isinstance(file, str)]
+    return [str(shutil.copy(file, folder)) for file in files if isinstance(file, str)]

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._inductor.package import load_package
+from torch._inductor.package.package import load_package
+from torch.utils.dlpack import from_dlpack
 
 from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.errors import BackendError, DataError
@@ -106,8 +107,8 @@ class _Slot:
     def __init__(self, content: bytes, largest: int) -> None:
         self._package = Package(content)
         self._largest = largest
-        self._side = torch.cuda.Stream()
-        self._main = torch.cuda.Stream()
+        self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._main = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
     def run(self, images: Tensor, *, to_host: bool = True) -> list[Tensor]:
@@ -160,7 +161,7 @@ def _on_gpu(array: Any) -> Tensor:
         tensor = (
             torch.as_tensor(array)
             if hasattr(array, "__cuda_array_interface__")
-            else (torch.from_dlpack(array))
+            else (from_dlpack(array))
         )
     except (TypeError, AttributeError, RuntimeError, BufferError) as error:
         raise DataError(
