@@ -13,6 +13,7 @@ from stpm.benchmarks.result_file import read_result
 from stpm.benchmarks.statistics import image_auroc_resamples, paired_ratio, quantile_interval
 from stpm.runtime.errors import DataError
 from stpm.train.datasets import GOOD
+from stpm.train.metrics import auroc
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
     first, second = read_result(a), read_result(b)
     if first["kind"] != second["kind"]:
         raise DataError(
-            f"{a} is of kind {first['kind']}, {b} of kind {second['kind']}; compare two of one kind."
+            f"{a} is of kind {first['kind']}, {b} of kind {second['kind']}; name two of one kind."
         )
     compare = _aurocs if first["kind"] == "accuracy" else _times
     found = list(compare(first, second))
@@ -60,7 +61,7 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
 
 def _times(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Comparison]:
     before, after = (_timed_cases(content) for content in (first, second))
-    for name in before.keys() & after.keys():
+    for name in _common(before, after):
         rounds = min(len(before[name]), len(after[name]))
         ratio = paired_ratio(after[name][:rounds], before[name][:rounds])
         yield Comparison(name, "time, B over A", ratio.median, ratio.low, ratio.high, ratio.verdict)
@@ -74,20 +75,17 @@ def _timed_cases(content: Mapping[str, Any]) -> dict[str, list[list[float]]]:
 
 def _aurocs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Comparison]:
     before, after = (_scores(content) for content in (first, second))
-    for name in before.keys() & after.keys():
-        images = before[name].keys() & after[name].keys()
-        ordered = sorted(images)
+    for name in _common(before, after):
+        ordered = _common(before[name], after[name])
         anomalous = np.array([not image.startswith(f"{GOOD}/") for image in ordered])
         if anomalous.all() or not anomalous.any():
             continue
         scores = [np.array([found[name][image] for image in ordered]) for found in (before, after)]
         resampled = image_auroc_resamples(scores, anomalous)
-        difference = resampled[1] - resampled[0]
-        low, high = quantile_interval(difference)
+        difference = auroc(anomalous, scores[1]) - auroc(anomalous, scores[0])
+        low, high = quantile_interval(resampled[1] - resampled[0])
         verdict = "better" if low > 0 else "worse" if high < 0 else "no difference"
-        yield Comparison(
-            name, "image AUROC, B minus A", float(difference.mean()), low, high, verdict
-        )
+        yield Comparison(name, "image AUROC, B minus A", difference, low, high, verdict)
 
 
 def _scores(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -98,3 +96,7 @@ def _scores(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for category, rows in content["categories"].items()
         for row in rows
     }
+
+
+def _common(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    return [name for name in first if name in second]

@@ -10,12 +10,22 @@ import pytest
 from PIL import Image
 
 from stpm.benchmarks import accuracy
-from stpm.benchmarks.accuracy import Candidate, Decisions, candidates, measure, save_gallery
-from stpm.benchmarks.paper import reference_figures
+from stpm.benchmarks.accuracy import (
+    Candidate,
+    Decisions,
+    candidates,
+    find_category,
+    measure,
+    save_gallery,
+    summarise,
+)
+from stpm.benchmarks.paper import latency_figures, mean_figures, reference_figures
 from stpm.runtime import BackendError, Detector
 from stpm.runtime import detector as detector_module
+from stpm.runtime.calibration import Calibration
+from stpm.runtime.errors import DataError
 from stpm.train.datasets import labelled_samples as list_samples
-from stpm.train.evaluate import Outputs
+from stpm.train.evaluate import Outputs, Scorer
 from stpm.train.metrics import aupro, auroc
 
 
@@ -53,14 +63,11 @@ def test_decisions_count_images_above_the_threshold(bundle_path: Path, data_root
 
 
 def test_decisions_counted_by_hand(data_root: Path) -> None:
-    given = iter([0.1, 0.2, 0.3, 0.9, 0.5, 0.6, 0.95, 0.05])
-
-    def scorer(images: Sequence[np.ndarray]) -> Outputs:
-        maps = np.random.default_rng(0).random((len(images), 64, 64), np.float32)
-        return maps, np.array([next(given) for _ in images], np.float32)
-
-    candidate = Candidate("weave", "fake", "fp32", scorer, threshold=0.5)
-    outcome = measure(candidate, list_samples(data_root / "weave"))
+    samples = list_samples(data_root / "weave")
+    scorer = fixed_scores([0.1, 0.2, 0.3, 0.9, 0.5, 0.6, 0.95, 0.05])
+    calibration = Calibration(0.5, 0.4, 0.1, 9, (0.0, 0.3))
+    candidate = Candidate("weave", "fake", "fp32", scorer, calibration)
+    outcome = measure(candidate, samples)
     # 0.9 of the good ones; 0.6 and 0.95 of the defects, as 0.5 is not above the threshold.
     assert outcome.decisions == Decisions(false_alarm_rate=1 / 4, detection_rate=2 / 4)
     # Of 16 pairs, 0.5 and 0.6 win 3 each, 0.95 wins 4 and 0.05 none.
@@ -99,16 +106,88 @@ def test_a_bundle_without_an_installed_engine_says_what_to_install(
         candidates(bundle_path, None, None)
 
 
-def test_the_gallery_has_a_picture_of_every_image(
+def test_the_gallery_begins_with_the_doubtful_images(
     bundle_path: Path, data_root: Path, tmp_path: Path
 ) -> None:
     samples = list_samples(data_root / "weave")
-    paths = save_gallery(Detector(bundle_path), samples, tmp_path)
+    detector = Detector(bundle_path)
+    entries = save_gallery(detector, samples, tmp_path)
+    paths = [Path(entry["picture"]) for entry in entries]
     assert sorted(p.relative_to(tmp_path) for p in paths) == sorted(
         Path(sample.kind) / f"{sample.path.stem}.png" for sample in samples
     )
     widths = {path.parent.name: Image.open(path).width for path in paths}
     assert widths["hole"] > widths["good"], "only defects have a panel of ground truth"
+    scores = {
+        kind: [detector(s.path).score for s in samples if s.kind == kind]
+        for kind in ("good", "hole")
+    }
+    assert [e["kind"] for e in entries] == ["good", "hole"] * 4
+    assert [e["score"] for e in entries[::2]] == sorted(scores["good"], reverse=True)
+    assert [e["score"] for e in entries[1::2]] == sorted(scores["hole"])
+
+
+def fixed_scores(scores: Sequence[float]) -> Scorer:
+    given = iter(scores)
+
+    def scorer(images: Sequence[np.ndarray]) -> Outputs:
+        maps = np.random.default_rng(0).random((len(images), 64, 64), np.float32)
+        return maps, np.array([next(given) for _ in images], np.float32)
+
+    return scorer
+
+
+def test_seeds_are_summed_up_by_engine_and_precision(data_root: Path) -> None:
+    samples = list_samples(data_root / "weave")
+    runs = {
+        ("openvino", "fp32"): [
+            [1, 2, 3, 4, 5, 6, 7, 8],  # all 16 pairs right
+            [1, 2, 3, 9, 5, 6, 7, 8],  # one good image above all: 12 right
+        ],
+        ("openvino", "fp16"): [[1, 2, 3, 4, 5, 6, 7, 8]],
+    }
+    outcomes = [
+        measure(Candidate("weave", *key, fixed_scores(scores)), samples)
+        for key, many in runs.items()
+        for scores in many
+    ]
+    (summary,) = summarise(outcomes)
+    assert (summary.engine, summary.precision, summary.count) == ("openvino", "fp32", 2)
+    assert summary.mean["image_auroc"] == pytest.approx((1 + 12 / 16) / 2)
+    assert summary.deviation["image_auroc"] == pytest.approx(0.25 / 2**0.5)
+
+
+def test_the_roc_curve_has_the_area_of_the_auroc(data_root: Path) -> None:
+    samples = list_samples(data_root / "weave")
+    scores = [0.1, 0.2, 0.3, 0.9, 0.5, 0.6, 0.95, 0.2]
+    candidate = Candidate("weave", "fake", "fp32", fixed_scores(scores))
+    outcome = measure(candidate, samples)
+    content = outcome.to_dict()
+    roc, pro = content["curves"]["roc"], content["curves"]["pro"]
+    area = np.trapezoid(roc["tpr"], roc["fpr"])
+    assert area == pytest.approx(outcome.evaluation.overall.image_auroc)
+    aupro_found = np.trapezoid(pro["overlap"], pro["fpr"]) / 0.3
+    assert aupro_found == pytest.approx(content["overall"]["aupro"], abs=1e-3)
+    assert [image["score"] for image in content["images"]] == pytest.approx(scores)
+    assert content["images"][-1]["name"] == "hole/003.png"
+
+
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [("weave.stpm", "weave"), ("weave_seed1.pt", "weave"), ("weave_fine_a.pt", "weave_fine")],
+)
+def test_the_category_is_the_longest_that_the_name_begins_with(
+    name: str, category: str, tmp_path: Path
+) -> None:
+    for folder in ("weave", "weave_fine", "w"):
+        (tmp_path / folder).mkdir()
+    assert find_category(Path(name), tmp_path) == category
+
+
+def test_a_name_of_no_category_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weave").mkdir()
+    with pytest.raises(DataError, match="--category"):
+        find_category(Path("weaver.pt"), tmp_path)
 
 
 def test_the_papers_figures() -> None:
@@ -117,3 +196,7 @@ def test_the_papers_figures() -> None:
     assert figures["authors' code"]["image_auroc"] == 1.0
     assert figures["authors' code"]["pro_rescaled"] == 0.959157
     assert reference_figures("weave") == {}
+    means = mean_figures()
+    assert means["paper"] == {"image_auroc": 0.955, "pixel_auroc": 0.97, "aupro": 0.921}
+    assert means["authors' code"]["image_auroc"] == 0.955488
+    assert latency_figures() == {"STPM": 10, "STAD": 223, "SPADE": 5626}

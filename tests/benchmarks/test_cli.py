@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 
 from typer.testing import CliRunner
 
-from stpm.benchmarks.cli import METRICS, main
-
-FIELDS = {"name", "engine", "precision", "image_count", "overall", "by_kind", "decisions"}
+from stpm.benchmarks.cli import main
+from stpm.benchmarks.result_file import read_result
+from stpm.benchmarks.tables import METRICS
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -32,15 +31,15 @@ def test_the_table_and_the_json_hold_the_same_figures(
         "accuracy", checkpoint_path, bundle_path, "--data", data_root, "--out", out
     )
     assert code == 0, stderr
-    content = json.loads(out.read_text())
-    assert content["environment"]["torch"] == version("torch")
+    content = read_result(out)
+    assert content["environment"]["packages"]["torch"] == version("torch")
+    assert set(content["models"]) == {"weave.pt", "weave.stpm"}
     rows = content["categories"]["weave"]
     assert rows[0]["engine"] == "torch"
-    assert rows[0]["decisions"] is None
+    assert rows[0]["decisions"] is rows[0]["calibration"] is None
     assert {row["name"] for row in rows[1:]} == {"weave.stpm"}
     assert all(row["image_count"] == 8 for row in rows)
     for row in rows:
-        assert set(row) == FIELDS
         assert set(row["overall"]) == set(row["by_kind"]["hole"]) == set(METRICS)
         for name in ("image_auroc", "pixel_auroc", "aupro"):
             assert f"{row['overall'][name]:.4f}" in stdout
@@ -84,7 +83,7 @@ def test_an_unknown_category_is_one_sentence(checkpoint_path: Path, data_root: P
     assert code == 1
     assert stdout == ""
     assert stderr.count("\n") == 1
-    assert "nut: there is no such folder" in stderr
+    assert "nut/test: there is no such folder" in stderr
 
 
 def test_a_missing_model_is_one_sentence(data_root: Path, tmp_path: Path) -> None:
@@ -92,3 +91,42 @@ def test_a_missing_model_is_one_sentence(data_root: Path, tmp_path: Path) -> Non
     assert code == 1
     assert "there is no such checkpoint" in stderr
     assert "Traceback" not in stderr
+
+
+def test_latency_prints_what_it_writes(bundle_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "latency.json"
+    flags = ("--engine", "onnxruntime", "--count", 4, "--rounds", 2, "--image-size", "80x70")
+    code, stdout, stderr = run("latency", bundle_path, *flags, "--out", out)
+    assert code == 0, stderr
+    content = read_result(out)
+    assert [case["image_size"] for case in content["cases"]] == [[80, 70]] * 3
+    for case in content["cases"]:
+        assert f"{case['latency_ms']['p50']:.2f}" in stdout
+    assert "5626" in stdout
+    assert "RTX 2080 Ti" in stdout
+
+
+def test_compare_finds_no_difference_between_equal_runs(
+    bundle_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "accuracy.json"
+    engine = ("--engine", "onnxruntime")
+    assert run("accuracy", bundle_path, "--data", data_root, *engine, "--out", out)[0] == 0
+    code, stdout, _ = run("compare", out, out)
+    assert code == 0
+    assert "no difference" in stdout
+    latency = tmp_path / "latency.json"
+    run("latency", bundle_path, *engine, "--count", 2, "--rounds", 1, "--out", latency)
+    code, _, stderr = run("compare", out, latency)
+    assert code == 1
+    assert stderr.count("\n") == 1
+
+
+def test_a_foreign_file_is_one_sentence(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.json"
+    for content, reason in (("[1]", "kind None"), ("{", "is not JSON"), ("{}", "version None")):
+        foreign.write_text(content)
+        code, _, stderr = run("compare", foreign, foreign)
+        assert code == 1
+        assert stderr.count("\n") == 1
+        assert reason in stderr
