@@ -136,7 +136,8 @@ def _file(entry: dict[str, Any]) -> FileEntry:
 def _engine(entry: dict[str, Any], files: dict[str, FileEntry]) -> EngineRecord:
     parity = _object(entry, "parity")
     file = entry.get("file")
-    _require(file is None or file in files, f"file is {brief(file)}, expected a key of files")
+    listed = file is None or (isinstance(file, str) and file in files)
+    _require(listed, f"file is {brief(file)}, expected a key of files or null")
     verified = entry.get("verified", True)
     _require(type(verified) is bool, f"verified is {brief(verified)}, expected true or false")
     return EngineRecord(

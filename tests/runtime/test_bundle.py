@@ -307,6 +307,16 @@ def test_every_field_is_required(part: Path, keys: tuple[str, ...]) -> None:
         Bundle(part)
 
 
+def test_fields_of_built_engines_are_optional(part: Path) -> None:
+    for name in ("verified", "file", "layer_precisions"):
+        change_manifest(part, (*ENGINE, name), REMOVED)
+    assert Bundle(part).manifest.engines == {"onnxruntime": RECORD}
+    for name, value in (("verified", False), ("file", GOLDEN), ("layer_precisions", {"a": "f16"})):
+        change_manifest(part, (*ENGINE, name), value)
+    record = Bundle(part).manifest.engines["onnxruntime"]
+    assert record == replace(RECORD, verified=False, file=GOLDEN, layer_precisions={"a": "f16"})
+
+
 NO_TEXTS = (None, 1, ["a"], "a" * 1001)
 NO_OBJECTS = (None, 1, "text", [], [["a", "b"]])
 NO_NUMBERS = (None, "1", True, [1.0], float("nan"), float("inf"), -float("inf"), 10**400)
@@ -340,6 +350,10 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
     (*ENGINE, "built_with"): NO_OBJECTS,
     (*ENGINE, "built_with", "device"): NO_TEXTS,
+    (*ENGINE, "verified"): (None, 1, "true", [True]),
+    (*ENGINE, "file"): (1, "absent", "", ["model.onnx"], {}),
+    (*ENGINE, "layer_precisions"): NO_OBJECTS,
+    (*ENGINE, "layer_precisions", "fp32/node"): NO_TEXTS,
     ("versions",): NO_OBJECTS,
     ("versions", "stpm"): NO_TEXTS,
     ("provenance",): NO_OBJECTS,
