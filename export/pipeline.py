@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph, opset
-from stpm.export.tensorrt import build_engine, check_layer_types
+from stpm.export.tensorrt import build_engine, check_scoring_types
 from stpm.runtime.backends import (
     ENGINES,
     BuiltEngine,
@@ -134,7 +134,7 @@ def export_bundle(
                     outputs = score_files(torch_scorer(model), calibration, on_images)
         else:
             scorer = _engine_scorer(engine, contract)
-            check_layer_types(name, engine.layer_precisions(), options.precision)
+            check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images)
             parity = _verify(name, reference, outputs, options.precision)

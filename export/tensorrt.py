@@ -42,17 +42,17 @@ def build_engine(
 
         device = device_label()
     built = engine_from_onnx(library, model, batch, options, device)
-    check_layer_types(library.title, built.layer_precisions, precision)
+    check_scoring_types(library.title, built.layer_precisions)
+    check_network_types(library.title, built.layer_precisions, precision)
     return built
 
 
-def check_layer_types(engine: str, types: dict[str, str], precision: str) -> None:
-    """Refuse a scoring part that is not FP32, and networks that are not in the asked precision.
+def check_scoring_types(engine: str, types: dict[str, str]) -> None:
+    """Refuse a scoring part that is not FP32.
 
     Args:
         engine: how an error names it.
         types: each layer's type by its name in the graph.
-        precision: of teacher and student.
 
     Raises:
         ParityError: with the names of the layers.
@@ -63,6 +63,21 @@ def check_layer_types(engine: str, types: dict[str, str], precision: str) -> Non
             f"{engine} computes {_some(reduced)} of the scoring part in reduced precision, "
             "expected FP32; export in FP32 or choose another engine."
         )
+
+
+def check_network_types(engine: str, types: dict[str, str], precision: str) -> None:
+    """Refuse teacher and student in another precision than asked for.
+
+    Engines of the processor may compute in FP32 what their hardware has no arithmetic for.
+
+    Args:
+        engine: how an error names it.
+        types: each layer's type by its name in the graph.
+        precision: of teacher and student.
+
+    Raises:
+        ParityError: with the names of the layers.
+    """
     foreign = foreign_network_layers(types, precision)
     if foreign:
         raise ParityError(

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from stpm.export.cli import main
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.tensorrt import build_engine, check_layer_types
+from stpm.export.tensorrt import build_engine, check_network_types, check_scoring_types
 from stpm.runtime import BackendError, Bundle, Detector, ParityError, load_image
 from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.gpu import gpu_count
@@ -128,9 +128,11 @@ def test_networks_in_another_precision_are_caught(graph: Callable[..., bytes]) -
     content = graph("fp32", (1, 1), None)
     with pytest.raises(ParityError, match=r"\(teacher/node_Conv.*in f32, expected f16"):
         build_engine(RTX, content, "fp16", (1, 1), BuildOptions())
-    check_layer_types("any", {"teacher/a": "f16", "fp32/cast_to_copy": "f16"}, "fp16")
+    types = {"teacher/a": "f16", "fp32/cast_to_copy": "f16"}
+    check_network_types("any", types, "fp16")
+    check_scoring_types("any", types)
     with pytest.raises(ParityError, match=r"1 layers \(student/b\) .* in bf16, expected f16"):
-        check_layer_types("any", {"teacher/a": "f16", "student/b": "bf16"}, "fp16")
+        check_network_types("any", {"teacher/a": "f16", "student/b": "bf16"}, "fp16")
 
 
 @pytest.mark.parametrize(
