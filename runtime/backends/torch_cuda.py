@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -101,6 +102,17 @@ class TorchCudaEngine:
             self._idle.put(slot)
 
 
+@dataclass(frozen=True)
+class _Recorded:
+    """A captured graph, and what it reads and writes; `staged` and `on_host` are page-locked."""
+
+    graph: torch.cuda.CUDAGraph
+    staged: Tensor
+    pixels: Tensor
+    on_device: list[Tensor]
+    on_host: list[Tensor]
+
+
 class _Slot:
     """Runners, buffers for the largest batch, and a recorded graph by batch size."""
 
@@ -109,7 +121,7 @@ class _Slot:
         self._largest = largest
         self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._main = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
+        self._graphs: dict[int, _Recorded] = {}
 
     def run(self, images: Tensor, *, to_host: bool = True) -> list[Tensor]:
         """Replay the graph of this batch size; its outputs are overwritten by the next run."""
@@ -121,17 +133,20 @@ class _Slot:
             )
         if count not in self._graphs:
             self._graphs[count] = self._record(images)
-        graph, pixels, outputs = self._graphs[count]
-        if images.shape != pixels.shape:
+        recorded = self._graphs[count]
+        expected = recorded.pixels.shape
+        if images.shape != expected:
             raise DataError(
-                f"got images of shape {tuple(images.shape)}, expected {tuple(pixels.shape)}."
+                f"got images of shape {tuple(images.shape)}, expected {tuple(expected)}."
             )
-        pixels.copy_(images, non_blocking=True)
-        graph.replay()
+        if not images.is_cuda:
+            images = recorded.staged.copy_(images)
+        recorded.pixels.copy_(images, non_blocking=True)
+        recorded.graph.replay()
         torch.cuda.current_stream().synchronize()
-        return outputs[2:] if to_host else outputs[:2]
+        return recorded.on_host if to_host else recorded.on_device
 
-    def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]:
+    def _record(self, images: Tensor) -> _Recorded:
         pixels = torch.zeros(images.shape, dtype=torch.uint8, device="cuda")
         with torch.cuda.stream(self._main):
             # Kernels are loaded and memory is set aside before anything is captured.
@@ -143,7 +158,8 @@ class _Slot:
             on_device = list(self._package.score(pixels, self._both))
             for host, device in zip(on_host, on_device, strict=True):
                 host.copy_(device, non_blocking=True)
-        return graph, pixels, [*on_device, *on_host]
+        staged = torch.empty(images.shape, dtype=torch.uint8, pin_memory=True)
+        return _Recorded(graph, staged, pixels, on_device, on_host)
 
     def _both(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
         """Run both at once, on two streams."""

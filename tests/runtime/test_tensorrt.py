@@ -351,3 +351,15 @@ def test_rtx_builds_again_what_cannot_run_here_and_keeps_it(
     monkeypatch.setattr(tensorrt, "engine_from_onnx", None)
     second = tensorrt.usable_engine(library, replace(source, built=stale), "sm00")
     assert second.content == first.content
+
+
+@pytest.mark.skipif(not gpu.gpu_count(), reason="there is no GPU")
+def test_pycuda_arrays_are_seen_where_they_lie() -> None:
+    pytest.importorskip("pycuda", reason="pycuda is not installed")
+    import pycuda.autoprimaryctx  # noqa: F401, it makes the context that CUDA's runtime shares
+    from pycuda import gpuarray
+
+    pixels = noise(2)
+    array = gpuarray.to_gpu(pixels)
+    view = cuda.device_view(array, np.uint8)
+    assert (view.address, view.shape) == (int(array.gpudata), pixels.shape)
