@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stpm.export.resample import antialias_matrix, bilinear_matrix
-from stpm.train.stpm import Stpm, anomaly_map
+from stpm.train.stpm import Stpm, anomaly_map, feature_distances
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Of teacher and student, by precision; everything else is FP32."""
@@ -55,9 +56,18 @@ class DeploymentGraph(nn.Module):
         Returns:
             anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,), its maximum.
         """
-        pixels = self.resize(images.permute(0, 3, 1, 2).float())
-        x = self.model.normalise(pixels).to(self.dtype)
-        maps = anomaly_map(self.model.level_distances(x), self.upsample)
+        x = self.prepare(images)
+        return self.score(self.model.teacher(x), self.model.student(x))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Resize and normalise images to what teacher and student take, (N,3,h,w) in `dtype`."""
+        # TensorRT takes uint8 for nothing but a cast, so that comes first.
+        pixels = self.resize(images.float().permute(0, 3, 1, 2))
+        return self.model.normalise(pixels).to(self.dtype)
+
+    def score(self, targets: Sequence[Tensor], students: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Score the features of teacher and student; see `forward`."""
+        maps = anomaly_map(feature_distances(targets, students), self.upsample)
         return maps, maps.amax(dim=(1, 2))
 
 
@@ -68,30 +78,35 @@ class PillowResize(nn.Module):
     coarse and a fine one, and no product or sum is ever rounded, whatever an engine's order.
     """
 
-    columns: Tensor
-    rows: Tensor
+    coarse_columns: Tensor
+    fine_columns: Tensor
+    coarse_rows: Tensor
+    fine_rows: Tensor
 
     def __init__(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         super().__init__()
         self._height_changes = size[0] != target[0]
         self._width_changes = size[1] != target[1]
         rows, columns = (antialias_matrix(s, t) for s, t in zip(size, target, strict=True))
-        self.register_buffer("rows", _coarse_and_fine(torch.from_numpy(rows)))
-        self.register_buffer("columns", _coarse_and_fine(torch.from_numpy(columns.T.copy())))
+        # A buffer each: from slices of a common one TensorRT-RTX builds other bytes each time.
+        for axis, weights in (("rows", rows), ("columns", columns.T.copy())):
+            coarse, fine = _coarse_and_fine(torch.from_numpy(weights))
+            self.register_buffer(f"coarse_{axis}", coarse)
+            self.register_buffer(f"fine_{axis}", fine)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
         if self._width_changes:
-            pixels = _rounded_sum(pixels @ self.columns[0], pixels @ self.columns[1])
+            pixels = _rounded_sum(pixels @ self.coarse_columns, pixels @ self.fine_columns)
         if self._height_changes:
-            pixels = _rounded_sum(self.rows[0] @ pixels, self.rows[1] @ pixels)
+            pixels = _rounded_sum(self.coarse_rows @ pixels, self.fine_rows @ pixels)
         return pixels
 
 
-def _coarse_and_fine(weights: Tensor) -> Tensor:
-    """Split weights (..) into multiples of 1/COARSE_UNIT and what they lack, float32 (2,..)."""
+def _coarse_and_fine(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Split weights into multiples of 1/COARSE_UNIT and what they lack, float32 both."""
     coarse = torch.round(weights * COARSE_UNIT) / COARSE_UNIT
-    return torch.stack([coarse, weights - coarse])
+    return coarse, weights - coarse
 
 
 def _rounded_sum(coarse: Tensor, fine: Tensor) -> Tensor:

@@ -38,11 +38,15 @@ def run(
     ],
     engine: Annotated[
         str | None,
-        typer.Option(help="onnxruntime or openvino.", show_default="the fastest verified one"),
+        typer.Option(help="Such as onnxruntime.", show_default="the fastest that can run here"),
     ] = None,
     threads: Annotated[
         int, typer.Option(min=0, help="Processor threads; 0 leaves the choice to the engine.")
     ] = 0,
+    no_rebuild: Annotated[
+        bool,
+        typer.Option("--no-rebuild", help="Refuse a bundle's engine built for another machine."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object an image.")] = False,
     save: Annotated[
         Path | None,
@@ -65,7 +69,7 @@ def run(
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
-    detector = Detector(bundle, engine, threads=threads)
+    detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
     bad, anomalous = 0, 0

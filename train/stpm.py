@@ -76,8 +76,7 @@ class Stpm(nn.Module):
         Returns:
             float32 (N,1,h_l,w_l) a level, in [0, 4].
         """
-        targets = map(unit_features, self.teacher(x))
-        return [squared_distance(t, s) for t, s in zip(targets, self.student(x), strict=True)]
+        return feature_distances(self.teacher(x), self.student(x))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score images; the FP32 reference that every engine is measured against.
@@ -121,6 +120,12 @@ def squared_distance(target: Tensor, student: Tensor) -> Tensor:
     """
     difference = target.float() - unit_features(student)
     return (difference * difference).sum(dim=1, keepdim=True)
+
+
+def feature_distances(targets: Sequence[Tensor], students: Sequence[Tensor]) -> list[Tensor]:
+    """Compute `squared_distance` a level, float32 (N,1,h,w), from raw features (N,C,h,w)."""
+    units = map(unit_features, targets)
+    return [squared_distance(t, s) for t, s in zip(units, students, strict=True)]
 
 
 def matching_loss(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tensor:

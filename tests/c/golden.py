@@ -6,6 +6,7 @@ python tests/c/golden.py DIR
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import json
 import random
@@ -48,15 +49,19 @@ VERDICTS = 400
 
 
 def python_tests() -> ModuleType:
-    """The tests of runtime/bundle.py, for their malformed bundles."""
-    path = Path(__file__).parents[1] / "runtime/test_bundle.py"
-    spec = importlib.util.spec_from_file_location("test_bundle", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """The tests of runtime/bundle.py in one name space, for their malformed bundles."""
+    tests = Path(__file__).parents[1]
+    sys.path.insert(0, str(tests / "support"))
+    merged = ModuleType("python_tests")
+    for name in ("test_bundle", "test_bundle_golden", "test_bundle_damage"):
+        spec = importlib.util.spec_from_file_location(name, tests / "runtime" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        vars(merged).update(vars(module))
+    vars(merged).update(vars(importlib.import_module("bundles")))
+    return merged
 
 
 def pixels(count: int, seed: int) -> NDArray[np.uint8]:

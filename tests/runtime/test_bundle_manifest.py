@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 from bundles import (
     CALIBRATION,
     ENGINE,
-    ENTRY,
+    RECORD,
     REMOVED,
     REQUIRED,
+    WRONG,
     change_manifest,
     changed,
     read_manifest,
 )
 
 from stpm.runtime.bundle import (
+    GOLDEN,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     Bundle,
@@ -79,43 +82,14 @@ def test_every_field_is_required(part: Path, keys: tuple[str, ...]) -> None:
         Bundle(part)
 
 
-NO_TEXTS = (None, 1, ["a"], "a" * 1001)
-NO_OBJECTS = (None, 1, "text", [], [["a", "b"]])
-NO_NUMBERS = (None, "1", True, [1.0], float("nan"), float("inf"), -float("inf"), 10**400)
-NO_SIZES = (None, 7, "77", [], [7], [7, 7, 7], [7, 7.0], [7, "7"], [0, 7], [-7, 7], [7, 16385])
-NO_COUNTS = (None, "1", 1.0, True, -1)
-WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
-    ("name",): NO_TEXTS,
-    ("method",): NO_TEXTS,
-    ("precision",): (None, "int8", "FP32", ["fp32"], {}),
-    ("opset",): (*NO_COUNTS, 0, 1001),
-    ("input",): NO_OBJECTS,
-    ("input", "size"): NO_SIZES,
-    ("input", "batch"): (*NO_SIZES, [2, 1], [1, 4097]),
-    ("input", "resize"): (None, "camera", ["host"], {}),
-    ("map_size",): NO_SIZES,
-    ("tolerance",): (*NO_NUMBERS, 0, -1e-4, 1.001),
-    ("files",): NO_OBJECTS,
-    ENTRY: NO_OBJECTS,
-    (*ENTRY, "sha256"): (None, 1, "", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 63 + "\n"),
-    (*ENTRY, "size_bytes"): (*NO_COUNTS, (2 << 30) + 1),
-    ("engines",): NO_OBJECTS,
-    ENGINE: NO_OBJECTS,
-    CALIBRATION: NO_OBJECTS,
-    (*CALIBRATION, "image_threshold"): NO_NUMBERS,
-    (*CALIBRATION, "pixel_threshold"): NO_NUMBERS,
-    (*CALIBRATION, "false_alarm_rate"): (*NO_NUMBERS, 0, 1, -0.1),
-    (*CALIBRATION, "image_count"): (*NO_COUNTS, 0),
-    (*CALIBRATION, "false_alarm_interval"): (None, 1, [], [0.1], [0.2, 0.1], [0.1, 2], [None, 1]),
-    (*CALIBRATION, "surplus"): (1,),
-    (*ENGINE, "parity"): NO_OBJECTS,
-    (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
-    (*ENGINE, "built_with"): NO_OBJECTS,
-    (*ENGINE, "built_with", "device"): NO_TEXTS,
-    ("versions",): NO_OBJECTS,
-    ("versions", "stpm"): NO_TEXTS,
-    ("provenance",): NO_OBJECTS,
-}
+def test_fields_of_built_engines_are_optional(part: Path) -> None:
+    for name in ("verified", "file", "layer_precisions"):
+        change_manifest(part, (*ENGINE, name), REMOVED)
+    assert Bundle(part).manifest.engines == {"onnxruntime": RECORD}
+    for name, value in (("verified", False), ("file", GOLDEN), ("layer_precisions", {"a": "f16"})):
+        change_manifest(part, (*ENGINE, name), value)
+    record = Bundle(part).manifest.engines["onnxruntime"]
+    assert record == replace(RECORD, verified=False, file=GOLDEN, layer_precisions={"a": "f16"})
 
 
 @pytest.mark.parametrize(

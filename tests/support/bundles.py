@@ -65,6 +65,47 @@ REQUIRED = [
     *[(*CALIBRATION, key) for key in ("image_threshold", "pixel_threshold", "false_alarm_rate")],
     *[(*CALIBRATION, key) for key in ("image_count", "false_alarm_interval")],
 ]
+NO_TEXTS = (None, 1, ["a"], "a" * 1001)
+NO_OBJECTS = (None, 1, "text", [], [["a", "b"]])
+NO_NUMBERS = (None, "1", True, [1.0], float("nan"), float("inf"), -float("inf"), 10**400)
+NO_SIZES = (None, 7, "77", [], [7], [7, 7, 7], [7, 7.0], [7, "7"], [0, 7], [-7, 7], [7, 16385])
+NO_COUNTS = (None, "1", 1.0, True, -1)
+WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
+    ("name",): NO_TEXTS,
+    ("method",): NO_TEXTS,
+    ("precision",): (None, "int8", "FP32", ["fp32"], {}),
+    ("opset",): (*NO_COUNTS, 0, 1001),
+    ("input",): NO_OBJECTS,
+    ("input", "size"): NO_SIZES,
+    ("input", "batch"): (*NO_SIZES, [2, 1], [1, 4097]),
+    ("input", "resize"): (None, "camera", ["host"], {}),
+    ("map_size",): NO_SIZES,
+    ("tolerance",): (*NO_NUMBERS, 0, -1e-4, 1.001),
+    ("files",): NO_OBJECTS,
+    ENTRY: NO_OBJECTS,
+    (*ENTRY, "sha256"): (None, 1, "", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 63 + "\n"),
+    (*ENTRY, "size_bytes"): (*NO_COUNTS, (2 << 30) + 1),
+    ("engines",): NO_OBJECTS,
+    ENGINE: NO_OBJECTS,
+    CALIBRATION: NO_OBJECTS,
+    (*CALIBRATION, "image_threshold"): NO_NUMBERS,
+    (*CALIBRATION, "pixel_threshold"): NO_NUMBERS,
+    (*CALIBRATION, "false_alarm_rate"): (*NO_NUMBERS, 0, 1, -0.1),
+    (*CALIBRATION, "image_count"): (*NO_COUNTS, 0),
+    (*CALIBRATION, "false_alarm_interval"): (None, 1, [], [0.1], [0.2, 0.1], [0.1, 2], [None, 1]),
+    (*CALIBRATION, "surplus"): (1,),
+    (*ENGINE, "parity"): NO_OBJECTS,
+    (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
+    (*ENGINE, "built_with"): NO_OBJECTS,
+    (*ENGINE, "built_with", "device"): NO_TEXTS,
+    (*ENGINE, "verified"): (None, 1, "true", [True]),
+    (*ENGINE, "file"): (1, "absent", "", ["model.onnx"], {}),
+    (*ENGINE, "layer_precisions"): NO_OBJECTS,
+    (*ENGINE, "layer_precisions", "fp32/node"): NO_TEXTS,
+    ("versions",): NO_OBJECTS,
+    ("versions", "stpm"): NO_TEXTS,
+    ("provenance",): NO_OBJECTS,
+}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
