@@ -26,9 +26,15 @@ from stpm.runtime.console import note, progress
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.overlay import side_by_side
-from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import GOOD, Sample, labelled_samples, read_mask
+from stpm.train.datasets import (
+    GOOD,
+    Sample,
+    category_names,
+    open_category,
+    read_image,
+    read_mask,
+)
 from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
 from stpm.train.metrics import Metrics, pro_curve
 
@@ -42,8 +48,9 @@ CURVE_POINTS = 151
 class Candidate:
     """Something to evaluate: a checkpoint in torch, or a bundle on one engine.
 
-    `calibration` is None for a checkpoint, which has no threshold; `seed` is that of the training,
-    None where it is unknown.
+    `calibration` is None for a checkpoint, which has no threshold, and so is `parity`, the
+    differences from FP32 torch at export and the one allowed; `seed` is that of the training, None
+    where it is unknown.
     """
 
     name: str
@@ -52,6 +59,7 @@ class Candidate:
     scorer: Scorer
     calibration: Calibration | None = None
     seed: int | None = None
+    parity: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class Accuracy:
             "engine": candidate.engine,
             "precision": candidate.precision,
             "seed": candidate.seed,
+            "parity": candidate.parity,
             "image_count": len(evaluation.samples),
             "overall": _figures(evaluation.overall),
             "intervals": self.intervals,
@@ -94,7 +103,7 @@ class Accuracy:
             "decisions": asdict(self.decisions) if self.decisions else None,
             "curves": _curves(evaluation),
             "images": [
-                {"name": f"{sample.kind}/{sample.path.name}", "score": float(score)}
+                {"name": f"{sample.kind}/{sample.name}{sample.path.suffix}", "score": float(score)}
                 for sample, score in zip(evaluation.samples, evaluation.pred_scores, strict=True)
             ],
         }
@@ -150,6 +159,7 @@ def _candidate(name: str, detector: Detector) -> Candidate:
         detector_scorer(detector),
         detector.calibration,
         _seed(manifest.provenance.get("training")),
+        {**manifest.engines[detector.engine_name].parity, "tolerance": manifest.tolerance},
     )
 
 
@@ -238,9 +248,9 @@ def save_gallery(
     """
     entries: list[dict[str, Any]] = []
     for sample in samples:
-        image = load_image(sample.path)
+        image = read_image(sample.path)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
-        path = folder / sample.kind / f"{sample.path.stem}.png"
+        path = folder / sample.kind / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         result = detector(image)
         side_by_side(image, result, mask if sample.is_anomalous else None).save(path)
@@ -257,6 +267,7 @@ def accuracy_result(
     data: Path,
     *,
     category: str | None = None,
+    every: int = 1,
     engine: str | None = None,
     teacher_weights: Path | None = None,
     gallery: Path | None = None,
@@ -266,7 +277,8 @@ def accuracy_result(
     Args:
         models: checkpoints or bundles.
         data: root of a data set.
-        category: below `data`; None takes the one that the model's name begins with.
+        category: of the data set; None takes the one that the model's name begins with.
+        every: take every so many images only.
         engine: of bundles; None takes every one that is verified and installed.
         teacher_weights: for the authors' checkpoints.
         gallery: folder for pictures; None makes none.
@@ -278,7 +290,7 @@ def accuracy_result(
     pictures: dict[str, list[dict[str, Any]]] = {}
     for model in models:
         name = category or find_category(model, data)
-        samples = labelled_samples(data / name)
+        samples = open_category(data, name).test_samples()[::every]
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
             with progress(label, len(samples)) as on_images:
@@ -296,13 +308,13 @@ def accuracy_result(
 
 
 def find_category(model: Path, data: Path) -> str:
-    """Return the folder of the data set that the model's name begins with, the longest such."""
+    """Return the category that the model's name begins with, the longest such."""
     stem = model.name.split(".")[0]
-    names = [p.name for p in data.iterdir() if p.is_dir()] if data.is_dir() else []
+    names = category_names(data)
     found = [name for name in names if stem == name or stem.startswith(f"{name}_")]
     if not found:
         raise DataError(
-            f"{data}: holds no folder that the name of {model.name} begins with; name the "
-            "category with --category."
+            f"{data}: there is no category that the name of {model.name} begins with, expected one "
+            f"of {', '.join(names)}; name it with --category."
         )
     return max(found, key=len)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stpm.benchmarks.ablation_cli import ablation
 from stpm.benchmarks.result_file import check_out, write_result
 from stpm.runtime.console import known_errors, note, parse_size
+from stpm.runtime.errors import StpmError
 
 if TYPE_CHECKING:
     from stpm.benchmarks.tables import Table
@@ -31,14 +33,21 @@ def bench() -> None:
     """Measure what was trained and exported."""
 
 
+main.command()(ablation)
+
+
 @main.command()
 @known_errors
 def accuracy(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
-    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
+    ],
     category: Annotated[
-        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+        str | None, typer.Option(help="Category of --data.", show_default="the model's name")
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
     engine: Annotated[
         str | None, typer.Option(help="Of bundles.", show_default="all verified and installed")
     ] = None,
@@ -62,6 +71,7 @@ def accuracy(
         models,
         data,
         category=category,
+        every=every,
         engine=engine,
         teacher_weights=teacher_weights,
         gallery=gallery,
@@ -131,9 +141,9 @@ def latency(
 def peers(
     ckpt: Annotated[Path, typer.Argument(help="Checkpoint that the bundles were exported from.")],
     bundles: Annotated[list[Path], typer.Argument(help="Bundles; ratios are to the first.")],
-    data: Annotated[Path, typer.Option(help="Root of a data set in the layout of MVTec AD.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set, as for stpm-train.")],
     category: Annotated[
-        str | None, typer.Option(help="Category below --data.", show_default="the model's name")
+        str | None, typer.Option(help="Category of --data.", show_default="the model's name")
     ] = None,
     anomalib: Annotated[
         Path | None,
@@ -150,13 +160,13 @@ def peers(
     from stpm.benchmarks.accuracy import find_category
     from stpm.benchmarks.peers import peers_result
     from stpm.benchmarks.tables import peers_tables
-    from stpm.train.datasets import labelled_samples
+    from stpm.train.datasets import open_category
 
     check_out(out)
     content = peers_result(
         ckpt,
         bundles,
-        labelled_samples(data / (category or find_category(ckpt, data))),
+        open_category(data, category or find_category(ckpt, data)).test_samples(),
         anomalib_python=anomalib,
         teacher_weights=teacher_weights,
         images=count,
@@ -176,6 +186,32 @@ def compare(
     from stpm.benchmarks.tables import comparison_table, print_tables
 
     print_tables([comparison_table(compare_files(a, b))])
+
+
+@main.command()
+@known_errors
+def report(
+    results: Annotated[
+        list[Path],
+        typer.Argument(help="Result files that --out wrote, and results.jsonl of ablations."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File to write; .md makes Markdown.")
+    ] = Path("report.html"),
+) -> None:
+    """Make one page of results to show: verdict, tables, plots, pictures, origin.
+
+    The page needs no network and holds the pictures of accuracy --gallery.
+    """
+    check_out(out)
+    try:
+        from stpm.benchmarks.report import write_report
+    except ModuleNotFoundError as error:
+        raise StpmError(
+            f"the report needs {error.name}, which is not installed; pip install 'stpm[report]'."
+        ) from error
+    write_report(results, out)
+    note(f"{out}: written")
 
 
 def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:

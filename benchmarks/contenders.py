@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.benchmarks.environment import environment
+from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError
 from stpm.runtime.preprocess import resize
 from stpm.train.checkpoint import Checkpoint
@@ -45,11 +46,13 @@ class Contender:
         precision: that teacher and student run in.
         score: takes a frame's index; returns ms from the frame in memory to the map, and the map
             float32 (h,w).
+        detector: with the bundle that it runs; None for what others run.
     """
 
     name: str
     precision: str
     score: Callable[[int], tuple[float, Map]]
+    detector: Detector | None = None
 
 
 Opener = Callable[[], AbstractContextManager[Contender]]

@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": _packages(),
-        "commit": _commit(Path(__file__).resolve().parent),
+        "commit": _commit(Path(__file__).resolve()),
     }
 
 
@@ -84,13 +84,13 @@ def _gpus() -> list[dict[str, str]]:
     return [dict(zip(GPU_FIELDS, map(str.strip, row.split(",")), strict=False)) for row in rows]
 
 
-def _commit(folder: Path) -> dict[str, Any] | None:
-    """Return the checkout's commit; None for an installed package."""
-    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
-    tracked = _output(["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__])
-    if commit is None or tracked is None:
+def _commit(source: Path) -> dict[str, Any] | None:
+    """Return the commit of the checkout that tracks a file; None for an installed package."""
+    git = ["git", "-C", str(source.parent)]
+    commit = _output([*git, "rev-parse", "HEAD"])
+    if commit is None or _output([*git, "ls-files", "--error-unmatch", str(source)]) is None:
         return None
-    changes = _output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    changes = _output([*git, "status", "--porcelain", "--untracked-files=no"])
     return {"id": commit, "with_changes": bool(changes)}
 
 

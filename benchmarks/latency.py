@@ -161,6 +161,11 @@ class Workload:
         self._detector = detector
         self._pool = ThreadPoolExecutor(case.streams) if case.streams > 1 else None
 
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(height, width) of the anomaly map, and of what the networks see."""
+        return self._detector.bundle.manifest.map_size
+
     def query(self) -> dict[str, float]:
         """Run one query; return its stages and "total" in ms, from frames in memory to decisions.
 
@@ -244,6 +249,7 @@ def summarise_case(workload: Workload, rounds: Sequence[Times]) -> dict[str, Any
         "engine": case.engine,
         "scenario": case.scenario,
         "image_size": list(case.image_size),
+        "map_size": list(workload.map_size),
         "batch": case.batch,
         "streams": case.streams,
         "threads": case.threads,

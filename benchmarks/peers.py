@@ -18,16 +18,15 @@ from stpm.benchmarks.paper import latency_figures
 from stpm.benchmarks.rates import rates
 from stpm.benchmarks.result_file import header
 from stpm.benchmarks.statistics import paired_ratio, steadiness
-from stpm.runtime.backends import installed_engines
+from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.console import note, progress
 from stpm.runtime.detector import Detector
 from stpm.runtime.parity import TOLERANCES, compare
-from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import Sample
+from stpm.train.datasets import Sample, read_image, read_mask
 from stpm.train.evaluate import torch_scorer
-from stpm.train.metrics import auroc
+from stpm.train.metrics import Metrics, evaluate_maps
 
 WARM_UP = 3
 """Images each before the first round."""
@@ -82,8 +81,9 @@ def peers_result(
 
     Args:
         checkpoint_path: the network, for torch, the straightforward graph and anomalib.
-        bundles: exported from it, each on every engine that is installed. The first is the
-            reference of the ratios.
+        bundles: exported from it, or of other methods; each on every engine that is installed. The
+            first is the reference of the ratios. Those of other methods are compared with FP32
+            torch on their golden images.
         samples: labelled images of one size.
         anomalib_python: interpreter of an environment with anomalib; None leaves it out.
         teacher_weights: for the authors' checkpoints.
@@ -98,7 +98,7 @@ def peers_result(
             others lack is noted in "left_out".
     """
     checkpoint = load_checkpoint(checkpoint_path, teacher_weights)
-    frames = [load_image(sample.path) for sample in samples]
+    frames = [read_image(sample.path) for sample in samples]
     reference, _ = torch_scorer(checkpoint.model())(frames)
     left_out = []
     with ExitStack() as stack:
@@ -111,14 +111,15 @@ def peers_result(
                 reason = " ".join(str(error).split()) or type(error).__name__
                 left_out.append({"name": name, "reason": reason})
                 note(f"{name}: left out: {reason}")
-        maps = [_maps(contender, len(frames)) for contender in running]
+        outputs = [_outputs(contender, frames) for contender in running]
         times = _interleaved(running, len(frames), images, rounds)
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    entries = [
-        _entry(contender, agreement(reference, found), auroc(anomalous, found.max(axis=(1, 2))))
-        | _timing(taken, times[0])
-        for contender, found, taken in zip(running, maps, times, strict=True)
-    ]
+    masks = _masks(samples, reference.shape[1:])
+    entries = []
+    for contender, (found, scores), taken in zip(running, outputs, times, strict=True):
+        agreed = _agreement(contender, checkpoint.config.method, reference, found)
+        metrics = evaluate_maps(anomalous, scores, _fitting(masks, found), found)
+        entries.append(_entry(contender, agreed, metrics) | _timing(taken, times[0]))
     return header("peers", [checkpoint_path, *bundles]) | {
         "reference": running[0].name,
         "image_count": len(frames),
@@ -128,6 +129,26 @@ def peers_result(
         "left_out": left_out,
         "paper": latency_figures(),
     }
+
+
+def _masks(samples: Sequence[Sample], size: tuple[int, ...]) -> NDArray[np.bool_] | None:
+    if any(sample.mask is None for sample in samples if sample.is_anomalous):
+        return None
+    return np.stack([read_mask(sample, (size[0], size[1])) for sample in samples])
+
+
+def _fitting(masks: NDArray[np.bool_] | None, maps: Maps) -> NDArray[np.bool_] | None:
+    return masks if masks is not None and masks.shape == maps.shape else None
+
+
+def _agreement(contender: Contender, method: str, reference: Maps, maps: Maps) -> Agreement:
+    """Compare with the checkpoint's maps, or, where the method is another, with golden ones."""
+    detector = contender.detector
+    if detector is None or detector.bundle.manifest.method == method:
+        return agreement(reference, maps)
+    golden = detector.bundle.golden()
+    found, _ = detector.infer(golden.images)
+    return agreement(golden.anomaly_maps, found)
 
 
 def _ours(bundles: Sequence[Path], frames: Sequence[NDArray[np.uint8]]) -> Iterator[Contender]:
@@ -141,16 +162,24 @@ def _ours(bundles: Sequence[Path], frames: Sequence[NDArray[np.uint8]]) -> Itera
                     return detector(frame).anomaly_map
 
                 name = f"{path.name} {engine}"
-                yield Contender(name, bundle.manifest.precision, timed(infer, frames))
+                score = timed(infer, frames)
+                yield Contender(name, bundle.manifest.precision, score, detector)
 
 
-def _maps(contender: Contender, count: int) -> Maps:
-    with progress(contender.name, count) as on_images:
-        found = []
-        for index in range(count):
-            found.append(contender.score(index)[1])
+def _outputs(contender: Contender, frames: Sequence[NDArray[np.uint8]]) -> Outputs:
+    """Return everyone's maps, and as scores ours, or the maxima of others' maps."""
+    maps, scores = [], []
+    with progress(contender.name, len(frames)) as on_images:
+        for index, frame in enumerate(frames):
+            if contender.detector is None:
+                maps.append(contender.score(index)[1])
+                scores.append(float(maps[-1].max()))
+            else:
+                result = contender.detector(frame)
+                maps.append(result.anomaly_map)
+                scores.append(result.score)
             on_images(1)
-    return np.stack(found)
+    return np.stack(maps), np.array(scores, dtype=np.float32)
 
 
 def _interleaved(
@@ -172,13 +201,17 @@ def _interleaved(
     return times
 
 
-def _entry(contender: Contender, agreed: Agreement, image_auroc: float) -> dict[str, Any]:
+def _entry(contender: Contender, agreed: Agreement, metrics: Metrics) -> dict[str, Any]:
+    detector = contender.detector
     return {
         "name": contender.name,
+        "method": detector.bundle.manifest.method if detector else None,
         "precision": contender.precision,
         "agreement": asdict(agreed),
         "correct": agreed.holds(contender.precision),
-        "image_auroc": image_auroc,
+        "image_auroc": metrics.image_auroc,
+        "pixel_auroc": metrics.pixel_auroc,
+        "aupro": metrics.aupro,
     }
 
 

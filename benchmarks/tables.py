@@ -23,7 +23,7 @@ NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16
 REASON_WIDTH = 60
-_STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
+STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,14 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
     """Tabulate a result of kind "latency": scenarios, stages, processes, the papers' times."""
     columns = ("", "p50 ms", "p90 ms", "p99 ms", "max ms", "images /s", "steady")
     scenarios = Table("latency of a query, from frame in memory to decision", columns)
-    stages = Table("one image by stage, p50 in ms", ("", *_STAGES))
+    present = [s for s in STAGES if any(s in case["stages_ms"] for case in content["cases"])]
+    stages = Table("one image by stage, p50 in ms", ("", *present))
     for case in content["cases"]:
         times = [f"{case['latency_ms'][p]:.2f}" for p in ("p50", "p90", "p99", "max")]
         flags = "\n".join(case["steadiness"]["flags"]) or "yes"
         scenarios.add(_case_label(case), *times, f"{case['images_per_second']:.1f}", flags)
         if case["scenario"] == "single_stream" and case["batch"] == 1:
-            medians = [case["stages_ms"].get(stage) for stage in _STAGES]
+            medians = [case["stages_ms"].get(stage) for stage in present]
             cells = ("" if median is None else f"{median['p50']:.2f}" for median in medians)
             stages.add(_case_label(case), *cells)
     processes = Table(
@@ -117,9 +118,15 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
 def peers_tables(content: Mapping[str, Any]) -> list[Table]:
     """Tabulate a result of kind "peers": times, ratios and agreement, the papers' times."""
     height, width = content["image_size"]
-    columns = ("", "p50 ms", "p99 ms", "times the first's", "same maps", "map diff.", "AUROC")
+    columns = (
+        *("", "p50 ms", "p99 ms", "times the first's", "same maps", "map diff."),
+        *("AUROC", "pixel AUROC", "AUPRO"),
+    )
     table = Table(f"one {height}x{width} frame in memory to its map", columns)
-    times = Table("the paper's times of one 256x256 image", ("", "ms", "times STPM's"))
+    times = Table(
+        "the paper's times of one 256x256 image",
+        ("", "ms", "times STPM's", "times the first's here"),
+    )
     for row in content["peers"]:
         ratio, latency = row["ratio"], row["latency_ms"]
         interval = f"{ratio['low']:.2f}\u2013{ratio['high']:.2f}"
@@ -133,12 +140,18 @@ def peers_tables(content: Mapping[str, Any]) -> list[Table]:
             same,
             f"{row['agreement']['map_difference']:.1e}",
             f"{row['image_auroc']:.4f}",
+            *(f"{v:.4f}" if v is not None else "" for v in map(row.get, ("pixel_auroc", "aupro"))),
         )
     for row in content["left_out"]:
         table.add(f"{row['name']}\nleft out: {row['reason'][:REASON_WIDTH]}")
     for method, milliseconds in content["paper"].items():
         share = f"{milliseconds / content['paper']['STPM']:.0f}"
-        times.add(f"{method}, RTX 2080 Ti", f"{milliseconds:g}", share, published=True)
+        here = min(
+            (r["ratio"]["median"] for r in content["peers"] if r.get("method") == method.lower()),
+            default=None,
+        )
+        measured = "" if here is None else f"{here:.1f}"
+        times.add(f"{method}, RTX 2080 Ti", f"{milliseconds:g}", share, measured, published=True)
     return [table, times]
 
 
@@ -178,7 +191,8 @@ def _case_label(case: Mapping[str, Any]) -> str:
 def _category_table(
     category: str, rows: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]]
 ) -> Table:
-    table = Table(category, ("", *METRICS.values(), "false alarms", "found"))
+    title = f"{category}, {rows[0]['image_count']} test images, 95% intervals"
+    table = Table(title, ("", *METRICS.values(), "false alarms", "found"))
     for row in rows:
         rates = row["decisions"] or {}
         shares = [f"{rates[name]:.1%}" for name in rates]

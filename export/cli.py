@@ -50,8 +50,27 @@ def export(
     ] = None,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="Engine to verify; may be repeated.", show_default="all installed"),
+        typer.Option(
+            help="Engine to verify; may be repeated. tensorrt-rtx is built without a GPU, too.",
+            show_default="all that can run here",
+        ),
     ] = None,
+    gpu_arch: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs to build tensorrt-rtx for, such as sm86,sm89,sm120.",
+            show_default="the library's portable set",
+        ),
+    ] = None,
+    best_batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch to tune TensorRT for.", show_default="MAX")
+    ] = None,
+    workspace_mb: Annotated[
+        int, typer.Option(min=1, help="GPU memory that a layer may use while it runs.")
+    ] = 1024,
+    optimization_level: Annotated[
+        int, typer.Option(min=0, max=5, help="Of TensorRT: 5 searches longest.")
+    ] = 3,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
     ] = None,
@@ -66,10 +85,16 @@ def export(
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
     limits = parse_batch(batch)
+    archs = parse_gpu_archs(gpu_arch)
+    if archs and "tensorrt-rtx" not in (engine or ()):
+        raise typer.BadParameter("--gpu-arch is for --engine tensorrt-rtx alone.")
+    if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
+        raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
 
     from stpm.export.pipeline import ExportOptions, export_bundle
+    from stpm.runtime.backends.tensorrt_build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import list_images
 
@@ -80,6 +105,7 @@ def export(
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,
+        build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )
     calibration = list_images(calibrate) if calibrate else _held_out(checkpoint.held_out_images())
     export_bundle(
@@ -108,6 +134,18 @@ def parse_batch(text: str) -> tuple[int, int]:
     return limits
 
 
+def parse_gpu_archs(text: str | None) -> tuple[str, ...]:
+    """Read "sm86,sm89" as names of architectures; nothing is none.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    names = tuple(text.lower().split(",")) if text is not None else ()
+    if not all(re.fullmatch(r"sm\d{2,3}", name) for name in names):
+        raise typer.BadParameter(f"got --gpu-arch {text!r}, expected such as sm86,sm89,sm120.")
+    return names
+
+
 def _check_out(bundle: Path, overwrite: bool) -> None:
     if bundle.exists() and not overwrite:
         raise ExportError(
@@ -120,7 +158,9 @@ def _check_out(bundle: Path, overwrite: bool) -> None:
 
 
 def _held_out(paths: list[Path]) -> list[Path]:
-    missing = [path for path in paths if not path.is_file()]
+    from stpm.train.datasets import image_exists
+
+    missing = [path for path in paths if not image_exists(path)]
     if missing:
         raise ExportError(
             f"{missing[0]}: this image, held out in training, is not there any more "

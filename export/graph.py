@@ -61,7 +61,8 @@ class DeploymentGraph(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize and normalise images to what the networks take, (N,3,h,w) in `dtype`."""
-        pixels = self.resize(images.permute(0, 3, 1, 2).float())
+        # TensorRT takes uint8 for nothing but a cast, so that comes first.
+        pixels = self.resize(images.float().permute(0, 3, 1, 2))
         return self.model.normalise(pixels).to(self.dtype)
 
     def score(self, *features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -76,30 +77,35 @@ class PillowResize(nn.Module):
     coarse and a fine one, and no product or sum is ever rounded, whatever an engine's order.
     """
 
-    columns: Tensor
-    rows: Tensor
+    coarse_columns: Tensor
+    fine_columns: Tensor
+    coarse_rows: Tensor
+    fine_rows: Tensor
 
     def __init__(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         super().__init__()
         self._height_changes = size[0] != target[0]
         self._width_changes = size[1] != target[1]
         rows, columns = (antialias_matrix(s, t) for s, t in zip(size, target, strict=True))
-        self.register_buffer("rows", _coarse_and_fine(torch.from_numpy(rows)))
-        self.register_buffer("columns", _coarse_and_fine(torch.from_numpy(columns.T.copy())))
+        # A buffer each: from slices of a common one TensorRT-RTX builds other bytes each time.
+        for axis, weights in (("rows", rows), ("columns", columns.T.copy())):
+            coarse, fine = _coarse_and_fine(torch.from_numpy(weights))
+            self.register_buffer(f"coarse_{axis}", coarse)
+            self.register_buffer(f"fine_{axis}", fine)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
         if self._width_changes:
-            pixels = _rounded_sum(pixels @ self.columns[0], pixels @ self.columns[1])
+            pixels = _rounded_sum(pixels @ self.coarse_columns, pixels @ self.fine_columns)
         if self._height_changes:
-            pixels = _rounded_sum(self.rows[0] @ pixels, self.rows[1] @ pixels)
+            pixels = _rounded_sum(self.coarse_rows @ pixels, self.fine_rows @ pixels)
         return pixels
 
 
-def _coarse_and_fine(weights: Tensor) -> Tensor:
-    """Split weights (..) into multiples of 1/COARSE_UNIT and what they lack, float32 (2,..)."""
+def _coarse_and_fine(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Split weights into multiples of 1/COARSE_UNIT and what they lack, float32 both."""
     coarse = torch.round(weights * COARSE_UNIT) / COARSE_UNIT
-    return torch.stack([coarse, weights - coarse])
+    return coarse, weights - coarse
 
 
 def _rounded_sum(coarse: Tensor, fine: Tensor) -> Tensor:

@@ -11,13 +11,10 @@ import torch
 
 from stpm.export.graph import DeploymentGraph
 from stpm.runtime.errors import ExportError
+from stpm.runtime.precision import FP32_PREFIX, NETWORK_PREFIXES
 
 OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22}
 """Asked of the exporter, by precision; convolutions know bf16 from 22 on."""
-NETWORK_PREFIXES = ("teacher/", "student/")
-"""Begin the names of the nodes inside them."""
-FP32_PREFIX = "fp32/"
-"""Begins the names of all other nodes."""
 
 
 def onnx_from_graph(graph: DeploymentGraph, path: Path, batch: tuple[int, int]) -> onnx.ModelProto:

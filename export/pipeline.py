@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.export.graph import DeploymentGraph
-from stpm.export.onnx import FP32_PREFIX, NETWORK_PREFIXES, onnx_from_graph, opset
-from stpm.runtime.backends import Engine, Outputs, check_engine, installed_engines, open_engine
+from stpm.export.onnx import onnx_from_graph, opset
+from stpm.export.tensorrt import build_engine, check_scoring_types
+from stpm.runtime.backends import (
+    ENGINES,
+    BuiltEngine,
+    Engine,
+    Outputs,
+    check_engine,
+    installed_engines,
+    open_engine,
+)
+from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.bundle import (
     GOLDEN,
     MODEL,
@@ -34,14 +44,21 @@ from stpm.runtime.calibration import (
 from stpm.runtime.console import progress
 from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError, ParityError
+from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import TOLERANCES, compare
-from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint
+from stpm.train.datasets import read_image
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
-REDUCED_PRECISIONS = ("bf16", "f16")
-"""As engines name them."""
+BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
+"""Engines that can be built where they cannot run."""
+FILE_NAMES = {
+    "tensorrt": "tensorrt.engine",
+    "tensorrt-rtx": "tensorrt-rtx.engine",
+    "torch-cuda": "torch-cuda.pt2",
+}
+"""Of the engines that a bundle brings along."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class ExportOptions:
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
         engines: to verify and calibrate; None takes all that are installed and can run the graph.
+        build: how TensorRT engines are built.
     """
 
     precision: str = "fp32"
@@ -61,6 +79,7 @@ class ExportOptions:
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
     engines: tuple[str, ...] | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
 
 
 def export_bundle(
@@ -106,18 +125,26 @@ def export_bundle(
 
     with progress("reference, FP32 torch", len(verify)) as on_images:
         reference = score_files(torch_scorer(model), verify, on_images)
-    engines = {}
-    for name, engine in _open_engines(onnx_bytes, options, report).items():
-        scorer = _engine_scorer(engine, contract)
-        _refuse_reduced_scoring(name, engine)
-        with progress(name, len(verify)) as on_images:
-            outputs = score_files(scorer, verify, on_images)
-        parity = _verify(name, reference, outputs, options.precision)
-        if calibration != verify:
-            with progress(f"{name}, thresholds", len(calibration)) as on_images:
-                outputs = score_files(scorer, calibration, on_images)
+    engines, built_files = {}, {}
+    for name, (engine, built) in _open_engines(graph, onnx_bytes, options, report).items():
+        if engine is None:
+            parity, outputs = {}, reference
+            if calibration != verify:
+                with progress("reference, thresholds", len(calibration)) as on_images:
+                    outputs = score_files(torch_scorer(model), calibration, on_images)
+        else:
+            scorer = _engine_scorer(engine, contract)
+            check_scoring_types(name, engine.layer_precisions())
+            with progress(name, len(verify)) as on_images:
+                outputs = score_files(scorer, verify, on_images)
+            parity = _verify(name, reference, outputs, options.precision)
+            if calibration != verify:
+                with progress(f"{name}, thresholds", len(calibration)) as on_images:
+                    outputs = score_files(scorer, calibration, on_images)
         thresholds = _calibrate(outputs, options.false_alarm_rate)
-        engines[name] = EngineRecord(thresholds, parity, engine.built_with())
+        engines[name] = _record(name, thresholds, parity, engine, built)
+        if built is not None and built.content is not None:
+            built_files[FILE_NAMES[name]] = built.content
         report(_engine_line(name, engines[name]))
 
     manifest = Manifest(
@@ -134,7 +161,8 @@ def export_bundle(
         provenance=_provenance(checkpoint, verify, calibration),
     )
     golden = _golden(verify, contract, reference)
-    return write_bundle(out, manifest, {MODEL: onnx_bytes, GOLDEN: golden_bytes(golden)})
+    files = {MODEL: onnx_bytes, GOLDEN: golden_bytes(golden)} | built_files
+    return write_bundle(out, manifest, files)
 
 
 def _check_before_work(
@@ -148,18 +176,19 @@ def _check_before_work(
     if options.false_alarm_rate is not None:
         check_image_count(len(calibration), options.false_alarm_rate)
     for name in options.engines or ():
-        check_engine(name)
+        check_engine(name, to_run=name not in BUILT_WITHOUT_GPU)
 
 
 def _open_engines(
-    model: bytes, options: ExportOptions, report: Callable[[str], None]
-) -> dict[str, Engine]:
+    graph: DeploymentGraph, model: bytes, options: ExportOptions, report: Callable[[str], None]
+) -> dict[str, tuple[Engine | None, BuiltEngine | None]]:
+    """Open each engine, or, where it cannot run, build it at least."""
     engines = {}
     refusals = []
     for name in options.engines or installed_engines():
         try:
-            engines[name] = open_engine(name, model)
-        except BackendError as error:
+            engines[name] = _open(name, graph, model, options)
+        except (BackendError, ExportError) as error:
             if options.engines:
                 raise
             refusals.append(str(error))
@@ -172,21 +201,27 @@ def _open_engines(
     return engines
 
 
+def _open(
+    name: str, graph: DeploymentGraph, model: bytes, options: ExportOptions
+) -> tuple[Engine | None, BuiltEngine | None]:
+    built = None
+    if name == "torch-cuda":
+        from stpm.export.torch_cuda import build_package
+
+        built = build_package(graph, options.batch)
+    elif name in FILE_NAMES:
+        built = build_engine(name, model, options.precision, options.batch, options.build)
+    if ENGINES[name].needs_gpu and not gpu_count():
+        return None, built
+    return open_engine(name, model, batch=options.batch, built=built), built
+
+
 def _engine_scorer(engine: Engine, contract: InputContract) -> Scorer:
     def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
         inputs = np.stack([fit_input(image, contract) for image in images])
         return run_in_batches(engine, inputs, contract)
 
     return score
-
-
-def _refuse_reduced_scoring(name: str, engine: Engine) -> None:
-    reduced = reduced_scoring_layers(engine.layer_precisions())
-    if reduced:
-        raise ParityError(
-            f"{name} computes {len(reduced)} layers of the scoring part in reduced precision "
-            f"(first: {reduced[0]}), expected FP32; export in FP32 or choose another engine."
-        )
 
 
 def _verify(name: str, reference: Outputs, outputs: Outputs, precision: str) -> dict[str, float]:
@@ -201,25 +236,6 @@ def _verify(name: str, reference: Outputs, outputs: Outputs, precision: str) -> 
     return asdict(parity)
 
 
-def reduced_scoring_layers(precisions: dict[str, str]) -> list[str]:
-    """Name the layers outside teacher and student that an engine does not compute in FP32.
-
-    Args:
-        precisions: an engine's `layer_precisions`. Casts are where precisions meet, and pass.
-    """
-    return [
-        names
-        for names, precision in precisions.items()
-        if precision in REDUCED_PRECISIONS and _is_scoring(names.split(","))
-    ]
-
-
-def _is_scoring(names: list[str]) -> bool:
-    """Whether a layer fused of these nodes, some of them the engine's own, is to be in FP32."""
-    exempt = any(name.startswith(NETWORK_PREFIXES) or "_to_copy" in name for name in names)
-    return not exempt and any(name.startswith(FP32_PREFIX) for name in names)
-
-
 def _calibrate(outputs: Outputs, rate: float | None) -> Calibration:
     anomaly_maps, pred_scores = outputs
     supported = smallest_false_alarm_rate(len(pred_scores))
@@ -227,11 +243,35 @@ def _calibrate(outputs: Outputs, rate: float | None) -> Calibration:
     return calibrate(pred_scores, anomaly_maps, wished)
 
 
+def _record(
+    name: str,
+    thresholds: Calibration,
+    parity: dict[str, float],
+    engine: Engine | None,
+    built: BuiltEngine | None,
+) -> EngineRecord:
+    built_with = (engine.built_with() if engine else {}) | (built.built_with if built else {})
+    return EngineRecord(
+        thresholds,
+        parity,
+        built_with,
+        verified=engine is not None,
+        file=FILE_NAMES[name] if built else None,
+        layer_precisions=built.layer_precisions if built else {},
+    )
+
+
 def _engine_line(name: str, record: EngineRecord) -> str:
     low, high = record.calibration.false_alarm_interval
+    agreement = (
+        f"largest difference {record.parity['map_difference']:.1e} of a map's maximum, "
+        f"{record.parity['score_difference']:.1e} of a score"
+        if record.verified
+        else f"built ({record.built_with['device']}), not verified: there is no GPU here; it is "
+        "checked with the golden images where it is opened, with the FP32 reference's thresholds"
+    )
     return (
-        f"{name}: largest difference {record.parity['map_difference']:.1e} of a map's maximum, "
-        f"{record.parity['score_difference']:.1e} of a score; threshold "
+        f"{name}: {agreement}; threshold "
         f"{record.calibration.image_threshold:.4g} for {record.calibration.false_alarm_rate:.2%} "
         f"false alarms (95% interval {low:.2%} to {high:.2%}, "
         f"{record.calibration.image_count} images)"
@@ -243,7 +283,7 @@ def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) 
     anomaly_maps, pred_scores = reference
     order = np.argsort(pred_scores, kind="stable")
     chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
-    images = np.stack([fit_input(load_image(paths[i]), contract) for i in chosen])
+    images = np.stack([fit_input(read_image(paths[i]), contract) for i in chosen])
     return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
 
 

@@ -21,6 +21,13 @@ from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image
 from stpm.runtime.result import Result
 
 EXIT_ANOMALY = 3
+C_SOURCES = Path(__file__).parent / "c"
+
+
+def _print_c_sources(wanted: bool) -> None:
+    if wanted:
+        typer.echo(C_SOURCES)
+        raise typer.Exit
 
 
 def run(
@@ -31,11 +38,15 @@ def run(
     ],
     engine: Annotated[
         str | None,
-        typer.Option(help="onnxruntime or openvino.", show_default="the fastest verified one"),
+        typer.Option(help="Such as onnxruntime.", show_default="the fastest that can run here"),
     ] = None,
     threads: Annotated[
         int, typer.Option(min=0, help="Processor threads; 0 leaves the choice to the engine.")
     ] = 0,
+    no_rebuild: Annotated[
+        bool,
+        typer.Option("--no-rebuild", help="Refuse a bundle's engine built for another machine."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object an image.")] = False,
     save: Annotated[
         Path | None,
@@ -44,12 +55,21 @@ def run(
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
     ] = False,
+    _c_sources: Annotated[
+        bool,
+        typer.Option(
+            "--c-sources",
+            callback=_print_c_sources,
+            is_eager=True,
+            help="Print the folder with libstpm's header and sources, and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Score images: one line each with the verdict, the score and the threshold.
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
-    detector = Detector(bundle, engine, threads=threads)
+    detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
     bad, anomalous = 0, 0

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.backends import ENGINES, Engine, Outputs, installed_engines, open_engine
+from stpm.runtime.backends import (
+    ENGINES,
+    BuiltEngine,
+    DeviceEngine,
+    Engine,
+    Outputs,
+    installed_engines,
+    open_engine,
+)
 from stpm.runtime.bundle import MODEL, Bundle, InputContract
 from stpm.runtime.calibration import Calibration
-from stpm.runtime.errors import BackendError, DataError, ParityError
+from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
 from stpm.runtime.parity import compare
 from stpm.runtime.preprocess import ImageSource, load_image, resize
 from stpm.runtime.result import Result
@@ -27,7 +36,12 @@ class Detector:
     """
 
     def __init__(
-        self, bundle: str | Path | Bundle, engine: str | None = None, *, threads: int = 0
+        self,
+        bundle: str | Path | Bundle,
+        engine: str | None = None,
+        *,
+        threads: int = 0,
+        rebuild: bool = True,
     ) -> None:
         """Open a bundle, check its hashes, and replay its golden images.
 
@@ -36,6 +50,8 @@ class Detector:
             engine: a key of `stpm.runtime.backends.ENGINES`; None takes the fastest one that is
                 installed and was verified at export.
             threads: processor threads of one run; 0 leaves the choice to the engine.
+            rebuild: whether an engine in the bundle that does not fit this machine may be built
+                again from the graph and kept in the user's cache folder.
 
         Raises:
             BundleError: the bundle is malformed or altered.
@@ -46,7 +62,14 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
         self.calibration = self._calibration(self.engine_name)
-        self._engine = open_engine(self.engine_name, self.bundle.read(MODEL), threads=threads)
+        self._engine = open_engine(
+            self.engine_name,
+            self.bundle.read(MODEL),
+            threads=threads,
+            batch=self.bundle.manifest.input.batch,
+            built=self._built(),
+            rebuild=rebuild,
+        )
         self._replay_golden()
 
     def __call__(self, image: ImageSource) -> Result:
@@ -71,6 +94,28 @@ class Detector:
             return []
         sizes = [(image.shape[0], image.shape[1]) for image in loaded]
         return self.decide(sizes, self.infer(self.prepare(loaded)))
+
+    def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
+
+        Args:
+            images: uint8 (N,H,W,3) of the graph's input size, contiguous, with `__dlpack__` or
+                `__cuda_array_interface__`; N within the bundle's batch.
+            out: float32 (N,h,w) and (N,) on the GPU to write into; None makes new ones.
+
+        Returns:
+            The anomaly maps and the scores on the GPU.
+
+        Raises:
+            BackendError: the engine takes no arrays on the GPU.
+            DataError: an array does not fit.
+        """
+        if not isinstance(self._engine, DeviceEngine):
+            raise BackendError(
+                f"the engine {self.engine_name} takes no arrays on the GPU; use tensorrt, "
+                "tensorrt-rtx or torch-cuda."
+            )
+        return self._engine.run_on_device(images, out)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Bring images uint8 (H,W,3) to the graph's input, uint8 (N,height,width,3).
@@ -122,6 +167,17 @@ class Detector:
                 f"{', '.join(self.bundle.manifest.engines)}; export again with {engine} installed."
             )
         return record.calibration
+
+    def _built(self) -> BuiltEngine | None:
+        """Read the engine that the bundle brings; what does not match its hash is left unread."""
+        record = self.bundle.manifest.engines[self.engine_name]
+        if record.file is None:
+            return None
+        try:
+            content = self.bundle.read(record.file)
+        except BundleError:
+            content = None
+        return BuiltEngine(content, record.built_with, record.layer_precisions)
 
     def _replay_golden(self) -> None:
         golden = self.bundle.golden()

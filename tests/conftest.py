@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch is imported: on tiny images a second thread only gets in the way.
@@ -19,6 +21,7 @@ from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images
 from stpm.train.fit import FitOptions
+from stpm.train.methods import configure, open_method
 from stpm.train.pipeline import prepare, read_source, train
 from stpm.train.stpm import ModelConfig
 
@@ -57,6 +60,57 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def python2_batch(labels: Sequence[int], images: np.ndarray) -> bytes:
+    """A batch of CIFAR-10 as Python 2 pickled it: text where Python 3 has bytes.
+
+    Args:
+        labels: in [0, 9].
+        images: uint8 (N,32,32,3).
+    """
+    rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
+
+    def text(value: bytes) -> bytes:
+        return b"U" + bytes([len(value)]) + value
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
+    dtype += b"NNN" + number(-1) + number(-1) + b"K\x00tb"
+    raw = rows.tobytes()
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b")
+    array += b"\x87R(K\x01" + number(len(rows)) + number(3072) + b"\x86" + dtype + b"\x89"
+    array += b"T" + len(raw).to_bytes(4, "little") + raw + b"tb"
+    content = text(b"batch_label") + text(b"one of five") + text(b"filenames") + b"]"
+    content += text(b"labels") + b"](" + b"".join(b"K" + bytes([x]) for x in labels) + b"e"
+    return b"\x80\x02}(" + content + text(b"data") + array + b"u."
+
+
+def cifar10_images(count: int, seed: int) -> np.ndarray:
+    """Coloured stripes whose direction and width tell the class `i % 10`, uint8 (N,32,32,3)."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32]
+    images = np.empty((count, 32, 32, 3), np.uint8)
+    for i in range(count):
+        phase = (rows if i % 2 else columns) / (1 + i % 10)
+        wave = 120 + 60 * np.sin(phase)[..., None] * np.array([1.0, 0.5, -1.0])
+        images[i] = (wave + random.normal(0, 8, (32, 32, 3))).clip(0, 255)
+    return images
+
+
+@pytest.fixture(scope="session")
+def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-10 as torchvision extracts it, of 20 images a batch, two a class. Do not change it."""
+    root = tmp_path_factory.mktemp("cifar10")
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    labels = [i % 10 for i in range(20)]
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    for seed, name in enumerate(names):
+        (folder / name).write_bytes(python2_batch(labels, cifar10_images(20, seed)))
+    return root
+
+
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random ResNet-18 weights up to layer3 in torchvision's key names."""
@@ -79,6 +133,39 @@ def checkpoint_path(
     for _ in train(fit, blank, out, lambda _: None):
         pass
     return out
+
+
+def _trained(method: str, settings: dict[str, str], good: Path, teacher: Path, out: Path) -> Path:
+    config = configure(method, (64, 64) if method == "spade" else (24, 24), settings)
+    options = replace(open_method(method).options, epochs=1, device="cpu", precision="fp32")
+    source = read_source(good, config, options)
+    fit, blank = prepare(
+        source, config, options, teacher_weights=teacher, teacher_folder=out.parent / "teachers"
+    )
+    fit.prepare(lambda _: None)
+    for _ in train(fit, blank, out, lambda _: None):
+        pass
+    return out
+
+
+@pytest.fixture(scope="session")
+def stad_path(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    """Two students of one epoch beside a teacher of two steps, p = 17."""
+    settings = {"patch-sizes": "17", "students": "2", "teacher-steps": "2", "teacher-batch": "4"}
+    out = tmp_path_factory.mktemp("stad") / "weave.pt"
+    return _trained("stad", settings, data_root / "weave/train/good", teacher_file, out)
+
+
+@pytest.fixture(scope="session")
+def spade_path(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    """A gallery of 12 images, of which an image has 5 neighbours."""
+    out = tmp_path_factory.mktemp("spade") / "weave.pt"
+    good = data_root / "weave/train/good"
+    return _trained("spade", {"neighbours": "5"}, good, teacher_file, out)
 
 
 @pytest.fixture(scope="session")

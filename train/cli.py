@@ -36,9 +36,12 @@ class Precision(StrEnum):
 
 def train(
     data: Annotated[
-        Path | None, typer.Option(help="Root of a data set in the layout of MVTec AD.")
+        Path | None,
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
     ] = None,
-    category: Annotated[str | None, typer.Option(help="Category below --data.")] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Category of --data, the normal class.")
+    ] = None,
     good: Annotated[
         Path | None, typer.Option(help="Any folder of good images, instead of --data.")
     ] = None,
@@ -96,6 +99,10 @@ def train(
         float,
         typer.Option(min=0.01, max=0.9, help="Share of the images that choose the best epoch."),
     ] = 0.2,
+    train_share: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the good images to use at all.")
+    ] = 1.0,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of split, initial weights and order.")] = 0,
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for the teacher's features, 10^9 bytes.")
@@ -118,7 +125,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a method on images of good parts."""
-    folder, name = _source_folder(data, category, good)
+    name = _source_name(data, category, good)
     checkpoint = out or Path(f"{name}.pt")
     _check_out(checkpoint, resume, overwrite)
 
@@ -139,6 +146,7 @@ def train(
         open_method(method).options,
         **{name: value for name, value in given.items() if value is not None},
         held_out=held_out,
+        train_share=train_share,
         seed=seed,
         cache_gb=cache_gb,
         device=device.value,
@@ -146,7 +154,8 @@ def train(
         compile=compile_,
     )
     teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
-    _run(folder, checkpoint, config, options, teacher, skip_bad, resume)
+    folder, images = _good_images(data, category, good)
+    _run(folder, images[::every], checkpoint, config, options, teacher, skip_bad, resume)
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:
@@ -156,12 +165,24 @@ def _settings(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _source_folder(data: Path | None, category: str | None, good: Path | None) -> tuple[Path, str]:
+def _source_name(data: Path | None, category: str | None, good: Path | None) -> str:
     if good is not None and data is None and category is None:
-        return good, good.resolve().name
+        return good.resolve().name
     if good is None and data is not None and category is not None:
-        return data / category / "train" / "good", category
+        return category
     raise typer.BadParameter("give either --good DIR, or --data ROOT with --category NAME.")
+
+
+def _good_images(
+    data: Path | None, category: str | None, good: Path | None
+) -> tuple[Path, list[Path]]:
+    from stpm.train.datasets import list_images, open_category
+
+    if data is not None and category is not None:
+        found = open_category(data, category)
+        return found.folder, found.good_images()
+    assert good is not None, "one of the two sources was given"
+    return good, list_images(good)
 
 
 def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
@@ -182,6 +203,7 @@ def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
 
 def _run(
     folder: Path,
+    images: list[Path],
     checkpoint: Path,
     config: Config,
     options: FitOptions,
@@ -195,7 +217,9 @@ def _run(
     def report_bad(error: DataError) -> None:
         note(f"left out: {error}")
 
-    source = pipeline.read_source(folder, config, options, report_bad if skip_bad else None)
+    source = pipeline.read_source(
+        folder, config, options, report_bad if skip_bad else None, images=images
+    )
     counts = f"{len(source.train_index)} images to train, {len(source.held_out_index)} held out"
     note(f"{folder}: {counts}")
     fit, blank = pipeline.prepare(

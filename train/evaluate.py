@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.preprocess import load_image, resize
-from stpm.train.datasets import GOOD, Sample, read_mask
+from stpm.runtime.preprocess import resize
+from stpm.train.datasets import GOOD, Sample, read_image, read_mask
 from stpm.train.methods import Network
 from stpm.train.metrics import Metrics, evaluate_maps
 
@@ -63,11 +63,11 @@ def torch_scorer(model: Network) -> Scorer:
 def score_files(
     scorer: Scorer, paths: Iterable[Path], on_images: Callable[[int], None] = lambda _: None
 ) -> Outputs:
-    """Read and score image files, a few at a time.
+    """Read and score images, a few at a time.
 
     Args:
         scorer: see `Scorer`.
-        paths: the images; at least one.
+        paths: the images, see `read_image`; at least one.
         on_images: called with the number of images done since the last call.
 
     Raises:
@@ -77,7 +77,7 @@ def score_files(
     outputs = []
     for start in range(0, len(files), BATCH_SIZE):
         batch = files[start : start + BATCH_SIZE]
-        outputs.append(scorer([load_image(path) for path in batch]))
+        outputs.append(scorer([read_image(path) for path in batch]))
         on_images(len(batch))
     anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
     return anomaly_maps, pred_scores

@@ -33,7 +33,9 @@ class FitOptions:
         batch_size: images a step; the last, smaller batch of an epoch is used.
         learning_rate, momentum, weight_decay: of SGD, constant.
         held_out: share of the good images that choose the best epoch and are not trained on.
-        seed: of the split, the student's initial weights and the order of the images.
+        train_share: of the good images to use at all, chosen before any is held out.
+        seed: of that choice and of the split, the student's initial weights and the order of the
+            images.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
         device: "auto", "cpu" or "cuda".
         precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
@@ -46,6 +48,7 @@ class FitOptions:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     held_out: float = 0.2
+    train_share: float = 1.0
     seed: int = 0
     cache_gb: float = 4.0
     device: str = "auto"

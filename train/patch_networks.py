@@ -33,10 +33,13 @@ ARCHITECTURES = {
         *(Layer(4, 256), Layer(1, DESCRIPTOR_SIZE)),
     ),
 }
-"""By receptive field p, in pixels. The paper's tables print kernels that do not give p, or give it
-only by leaving a row and a column out before a pooling. Here the first kernel is 6 in all three (printed
-5, 3 and 5), and the third of p = 65 is 6 (printed 5): then p pixels become one, and none is lost. The
-last layer of p = 65 is 1x1, as its printed sizes say."""
+"""By receptive field p, in pixels.
+
+The paper's tables print kernels that do not give p, or give it only by leaving a row and a column
+out before a pooling. Here the first kernel is 6 in all three (printed 5, 3 and 5), and the third of
+p = 65 is 6 (printed 5): then p pixels become one, and none is lost. The last layer of p = 65 is
+1x1, as its printed sizes say.
+"""
 
 
 class PatchNetwork(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +15,29 @@ from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stpm.train.datasets import data_hash, list_images, read_images, split_held_out
+from stpm.train.datasets import (
+    data_hash,
+    list_images,
+    read_images,
+    split_held_out,
+    take_share,
+)
 from stpm.train.fit import EpochRecord, FitOptions
 from stpm.train.methods import Config, TeacherSource, Trainer, open_method
 
-MUST_MATCH = ("batch_size", "learning_rate", "momentum", "weight_decay", "held_out", "seed")
+MUST_MATCH = (
+    *("batch_size", "learning_rate", "momentum", "weight_decay"),
+    *("held_out", "train_share", "seed"),
+)
 """The options that a resumed run may not change; more epochs are welcome."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The good images as read: where from, which, and which of them are held out."""
+    """The good images as read: where from, their names below it, and which are held out."""
 
     folder: Path
-    paths: list[Path]
+    names: list[str]
     images: NDArray[np.uint8]
     train_index: list[int]
     held_out_index: list[int]
@@ -39,17 +48,29 @@ def read_source(
     config: Config,
     options: FitOptions,
     on_bad: Callable[[DataError], None] | None = None,
+    *,
+    images: Sequence[Path] | None = None,
 ) -> Source:
     """Check the network, read the good images, and split them.
+
+    Args:
+        folder: of the good images.
+        config: of the network.
+        options: of the training.
+        on_bad: see `read_images`.
+        images: the good images, directly or deeper in the folder; None takes those directly in it.
 
     Raises:
         CheckpointError: see `Config.check`.
         DataError: see `read_images` and `split_held_out`.
     """
     config.check()  # before minutes of reading
-    paths, images = read_images(list_images(folder), config.input_size, on_bad=on_bad)
+    found = list_images(folder) if images is None else images
+    chosen = take_share(found, options.train_share, options.seed)
+    paths, pixels = read_images(chosen, config.input_size, on_bad=on_bad)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
-    return Source(folder.resolve(), paths, images, train_index, held_out_index)
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    return Source(folder.resolve(), names, pixels, train_index, held_out_index)
 
 
 def prepare(
@@ -133,8 +154,8 @@ def log_path(checkpoint: Path) -> Path:
 def _record(source: Source, options: FitOptions) -> dict[str, Any]:
     return {
         "folder": str(source.folder),
-        "train": [source.paths[i].name for i in source.train_index],
-        "held_out": [source.paths[i].name for i in source.held_out_index],
+        "train": [source.names[i] for i in source.train_index],
+        "held_out": [source.names[i] for i in source.held_out_index],
         "data_sha256": data_hash(source.images),
         "options": options.to_dict(),
         "versions": {
@@ -153,7 +174,7 @@ def _resumable(path: Path, source: Source, config: Config, options: FitOptions) 
         raise CheckpointError(
             f"{path}: was trained as {checkpoint.config}, got {config}; repeat the same flags."
         )
-    before = checkpoint.training["options"]
+    before = FitOptions().to_dict() | checkpoint.training["options"]  # older ones name fewer
     for name in MUST_MATCH:
         if before[name] != getattr(options, name):
             raise CheckpointError(

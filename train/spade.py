@@ -2,9 +2,9 @@
 
 An image's score is its mean distance to its K nearest normal images; a pixel's is the distance to
 the nearest feature vector at any pixel of those K. Nothing is trained: what a checkpoint keeps as
-the student is the gallery. The reference searches with FAISS. The deployment graph holds the gallery
-and searches with matrix products, so that a bundle runs on every engine, and in C, as STPM's does,
-and export compares the two. Both are exact, and bounded in memory by one normal image at a time.
+the student is the gallery. The reference searches with FAISS. The deployment graph holds the
+gallery and searches with matrix products, so that a bundle runs on every engine, and in C, as
+STPM's does, and export compares the two. Both are exact, and hold one normal image at a time.
 """
 
 from __future__ import annotations

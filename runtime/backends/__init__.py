@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import BackendError
+from stpm.runtime.gpu import gpu_count
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """anomaly_maps (N,h,w) and pred_scores (N,). The caller owns both: no later run changes them."""
@@ -32,48 +34,132 @@ class Engine(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine that also scores arrays on the GPU; see `Detector.score_on_device`."""
+
+    def run_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
+        """Score a batch on the GPU; done when this returns."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine's file and what it was built with.
+
+    Attributes:
+        content: the file; None when it is missing or does not match the bundle's hash.
+        built_with: library version, device, hash of the graph and how it was built.
+        layer_precisions: each layer's type by its name in the graph.
+    """
+
+    content: bytes | None
+    built_with: dict[str, str] = field(default_factory=dict)
+    layer_precisions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EngineSource:
+    """What an engine is opened from.
+
+    Attributes:
+        name: a key of `ENGINES`.
+        model: the ONNX file's content.
+        threads: processor threads of one run; 0 leaves the choice to the engine.
+        batch: smallest and largest batch of the graph.
+        built: the engine that the bundle brings; None when it brings none.
+        rebuild: whether an engine that does not fit this machine may be built again.
+    """
+
+    name: str
+    model: bytes
+    threads: int = 0
+    batch: tuple[int, int] = (1, 1)
+    built: BuiltEngine | None = None
+    rebuild: bool = True
+
+
 @dataclass(frozen=True)
 class EngineSpec:
-    """How an engine is found: its library's import name, its file here, how to install it."""
+    """How an engine is found and installed.
+
+    Attributes:
+        library: its library's import name.
+        module: its file here.
+        install: the command that installs it.
+        needs_gpu: whether it runs on an NVIDIA GPU only.
+        distribution: name in the package index, where the import name does not tell it apart.
+    """
 
     library: str
     module: str
     install: str
+    needs_gpu: bool = False
+    distribution: str = ""
 
 
 ENGINES = {
+    "tensorrt": EngineSpec("tensorrt", "tensorrt", "pip install 'stpm[tensorrt]'", True),
+    "tensorrt-rtx": EngineSpec(
+        "tensorrt_rtx", "tensorrt", "pip install 'stpm[tensorrt-rtx]'", True
+    ),
+    "torch-cuda": EngineSpec("torch", "torch_cuda", "pip install torch", True),
+    "onnxruntime-tensorrt": EngineSpec(
+        "onnxruntime", "onnxruntime_gpu", "pip install 'stpm[gpu]'", True, "onnxruntime-gpu"
+    ),
+    "onnxruntime-cuda": EngineSpec(
+        "onnxruntime", "onnxruntime_gpu", "pip install 'stpm[gpu]'", True, "onnxruntime-gpu"
+    ),
     "openvino": EngineSpec("openvino", "openvino_cpu", "pip install 'stpm[openvino]'"),
     "onnxruntime": EngineSpec("onnxruntime", "onnxruntime_cpu", "pip install onnxruntime"),
 }
-"""Fastest first, as measured by benchmarks/."""
+"""Fastest first: on the processor as measured by benchmarks/, on the GPU as expected."""
 
 
 def installed_engines() -> list[str]:
-    """Name the engines whose library is installed, fastest first."""
-    return [name for name, spec in ENGINES.items() if importlib.util.find_spec(spec.library)]
+    """Name the engines that are installed and can run on this machine, fastest first."""
+    return [
+        name
+        for name, spec in ENGINES.items()
+        if _is_installed(spec) and (not spec.needs_gpu or gpu_count())
+    ]
 
 
-def check_engine(name: str) -> None:
+def check_engine(name: str, *, to_run: bool = True) -> None:
     """Refuse an engine that cannot be opened here.
 
+    Args:
+        name: of the engine.
+        to_run: False when it is only to be built.
+
     Raises:
-        BackendError: it is unknown or not installed.
+        BackendError: it is unknown, not installed, or needs a GPU that is not here.
     """
     if name not in ENGINES:
         raise BackendError(
             f"got engine {name!r}, expected one of {', '.join(ENGINES)}; choose one."
         )
-    if name not in installed_engines():
-        raise BackendError(f"the engine {name} is not installed; run {ENGINES[name].install}.")
+    spec = ENGINES[name]
+    if to_run and spec.needs_gpu and not gpu_count():
+        raise BackendError(
+            f"the engine {name} needs an NVIDIA GPU, and none is visible here; check nvidia-smi "
+            "and CUDA_VISIBLE_DEVICES, or choose another engine."
+        )
+    installed = name in installed_engines() if to_run else _is_installed(spec)
+    if not installed:
+        raise BackendError(f"the engine {name} is not installed; run {spec.install}.")
 
 
-def open_engine(name: str, model: bytes, *, threads: int = 0) -> Engine:
-    """Load a deployment graph into an engine.
-
-    Args:
-        name: a key of `ENGINES`.
-        model: the ONNX file's content.
-        threads: processor threads of one run; 0 leaves the choice to the engine.
+def open_engine(
+    name: str,
+    model: bytes,
+    *,
+    threads: int = 0,
+    batch: tuple[int, int] = (1, 1),
+    built: BuiltEngine | None = None,
+    rebuild: bool = True,
+) -> Engine:
+    """Load a deployment graph into an engine; see `EngineSource` for the arguments.
 
     Raises:
         BackendError: the engine is unknown, not installed, or cannot run the graph.
@@ -85,5 +171,14 @@ def open_engine(name: str, model: bytes, *, threads: int = 0) -> Engine:
         raise BackendError(
             f"the engine {name} is installed but cannot be loaded ({error}); install it again."
         ) from error
-    engine: Engine = module.load(model, threads)
+    engine: Engine = module.load(EngineSource(name, model, threads, batch, built, rebuild))
     return engine
+
+
+def _is_installed(spec: EngineSpec) -> bool:
+    if importlib.util.find_spec(spec.library) is None:
+        return False
+    try:
+        return not spec.distribution or bool(version(spec.distribution))
+    except PackageNotFoundError:
+        return False

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from stpm.runtime.backends import Outputs
+from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.errors import BackendError
 
 ERRORS_ONLY = 3
@@ -38,10 +38,10 @@ class OnnxRuntimeEngine:
         return {"onnxruntime": ort.__version__, "device": "CPU"}
 
 
-def load(model: bytes, threads: int) -> OnnxRuntimeEngine:
+def load(source: EngineSource) -> OnnxRuntimeEngine:
     """Open the graph; BackendError when this ONNX Runtime has no kernel for a node of it."""
     try:
-        return OnnxRuntimeEngine(model, threads)
+        return OnnxRuntimeEngine(source.model, source.threads)
     except Exception as error:
         # Its exceptions share no base class but Exception.
         raise BackendError(

@@ -10,7 +10,7 @@ import openvino.properties as props
 import openvino.properties.hint as hints
 from numpy.typing import NDArray
 
-from stpm.runtime.backends import Outputs
+from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.errors import BackendError
 
 
@@ -65,10 +65,10 @@ def _properties(threads: int) -> dict[str, object]:
     return properties
 
 
-def load(model: bytes, threads: int) -> OpenVinoEngine:
+def load(source: EngineSource) -> OpenVinoEngine:
     """Compile the graph; BackendError when this OpenVINO cannot."""
     try:
-        return OpenVinoEngine(model, threads)
+        return OpenVinoEngine(source.model, source.threads)
     except RuntimeError as error:
         raise BackendError(
             f"OpenVINO {ov.__version__} cannot run this graph on the CPU "

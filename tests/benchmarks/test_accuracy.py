@@ -180,13 +180,13 @@ def test_the_category_is_the_longest_that_the_name_begins_with(
     name: str, category: str, tmp_path: Path
 ) -> None:
     for folder in ("weave", "weave_fine", "w"):
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test").mkdir(parents=True)
     assert find_category(Path(name), tmp_path) == category
 
 
 def test_a_name_of_no_category_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "weave").mkdir()
-    with pytest.raises(DataError, match="--category"):
+    (tmp_path / "weave/test").mkdir(parents=True)
+    with pytest.raises(DataError, match="expected one of weave; name it with --category"):
         find_category(Path("weaver.pt"), tmp_path)
 
 

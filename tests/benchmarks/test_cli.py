@@ -83,7 +83,7 @@ def test_an_unknown_category_is_one_sentence(checkpoint_path: Path, data_root: P
     assert code == 1
     assert stdout == ""
     assert stderr.count("\n") == 1
-    assert "nut/test: there is no such folder" in stderr
+    assert "there is no category 'nut', expected one of weave" in stderr
 
 
 def test_a_missing_model_is_one_sentence(data_root: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from stpm.export.onnx import FP32_PREFIX, NETWORK_PREFIXES, OPSETS, opset
+from stpm.export.onnx import OPSETS, opset
+from stpm.runtime.precision import FP32_PREFIX, NETWORK_PREFIXES
 
 ExportOnnx = Callable[..., Path]
 WEIGHTS = {

@@ -1,27 +1,18 @@
-"""stpm-train: its flags, what it refuses, its log, and an interruption by SIGINT."""
+"""stpm-train: its flags, what it refuses, and its log."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from PIL import Image
-from typer.testing import CliRunner, Result
+from train_cli import log_of, refuse, refuse_usage, run, succeed
+from typer.testing import Result
 
-from stpm.train import pipeline
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.cli import main
 
 FLAGS = {
     "--data",
@@ -36,6 +27,8 @@ FLAGS = {
     "--batch-size",
     "--learning-rate",
     "--held-out",
+    "--train-share",
+    "--every",
     "--seed",
     "--cache-gb",
     "--device",
@@ -47,66 +40,6 @@ FLAGS = {
     "--overwrite",
     "--help",
 }
-COMMAND = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from stpm.train.cli import main
-main()
-"""
-
-
-@pytest.fixture
-def good(data_root: Path, tmp_path: Path) -> Path:
-    """A copy of the good images, to change."""
-    return Path(shutil.copytree(data_root / "weave/train/good", tmp_path / "parts"))
-
-
-def flags_for(teacher_file: Path, out: Path) -> list[str]:
-    return [
-        *("--out", str(out), "--teacher-weights", str(teacher_file)),
-        *("--input-size", "32", "--epochs", "2", "--batch-size", "5", "--learning-rate", "0.1"),
-        *("--device", "cpu", "--precision", "fp32"),
-    ]
-
-
-@pytest.fixture
-def flags(teacher_file: Path, tmp_path: Path) -> list[str]:
-    """What a quick run needs besides its images."""
-    return flags_for(teacher_file, tmp_path / "part.pt")
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], env={"COLUMNS": "100"})
-
-
-def succeed(*arguments: object) -> Result:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.stderr
-    return result
-
-
-def refuse(*arguments: object) -> str:
-    """Exit code 1, one sentence on stderr after the notes, and nothing on stdout."""
-    result = run(*arguments)
-    assert result.exit_code == 1, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    *_, last = result.stderr.splitlines()
-    assert last.startswith("error: ")
-    assert last.endswith(".")
-    assert result.stderr.count("error: ") == 1
-    return last
-
-
-def refuse_usage(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    return " ".join(result.stderr.replace("│", " ").split())
-
-
-def log_of(checkpoint: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in pipeline.log_path(checkpoint).read_text().splitlines()]
 
 
 def test_help_lists_every_flag_and_its_default() -> None:
@@ -116,17 +49,6 @@ def test_help_lists_every_flag_and_its_default() -> None:
     assert set(re.findall(r"(?<= )--[a-z-]+", plain)) == FLAGS
     for default in ("CATEGORY.pt", "resnet18", "layer1,layer2,layer3", "256", "200", "32", "0.4"):
         assert re.search(rf"\[default: \(?{re.escape(default)}[)\]]", plain), default
-
-
-@pytest.fixture(scope="module")
-def finished(
-    data_root: Path, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Result]:
-    """The checkpoint of a run of three epochs, beside the log of an older one."""
-    out = tmp_path_factory.mktemp("finished") / "part.pt"
-    pipeline.log_path(out).write_text("of an older run\n")
-    good = data_root / "weave/train/good"
-    return out, succeed("--good", good, *flags_for(teacher_file, out), "--epochs", 3)
 
 
 def test_trains_on_a_folder_of_good_images(finished: tuple[Path, Result], data_root: Path) -> None:
@@ -151,6 +73,8 @@ def test_every_flag_reaches_the_checkpoint(
         "--batch-size": 4,
         "--learning-rate": 0.05,
         "--held-out": 0.4,
+        "--train-share": 0.8,
+        "--every": 1,
         "--seed": 3,
         "--cache-gb": 0.001,
     }
@@ -169,6 +93,7 @@ def test_every_flag_reaches_the_checkpoint(
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "held_out": 0.4,
+        "train_share": 0.8,
         "seed": 3,
         "cache_gb": 0.001,
         "device": "cpu",
@@ -176,7 +101,7 @@ def test_every_flag_reaches_the_checkpoint(
         "compile": False,
     }
     assert checkpoint.teacher_id["source"] == teacher_file.name
-    assert len(checkpoint.training["held_out"]) == 6
+    assert len(checkpoint.training["held_out"]) == 5  # of 12
 
 
 @pytest.mark.parametrize("layout", [True, False])
@@ -230,6 +155,9 @@ def test_the_log_has_a_line_an_epoch(finished: tuple[Path, Result]) -> None:
         (("--good", "g", "--batch-size", "0"), "'--batch-size'"),
         (("--good", "g", "--learning-rate", "-0.1"), "'--learning-rate'"),
         (("--good", "g", "--held-out", "1"), "'--held-out'"),
+        (("--good", "g", "--train-share", "0"), "'--train-share'"),
+        (("--good", "g", "--train-share", "1.1"), "'--train-share'"),
+        (("--good", "g", "--every", "0"), "'--every'"),
         (("--good", "g", "--seed", "-1"), "'--seed'"),
         (("--good", "g", "--cache-gb", "-1"), "'--cache-gb'"),
         (("--good", "g", "--device", "tpu"), "'auto', 'cpu', 'cuda'"),
@@ -337,106 +265,3 @@ def test_a_corrupt_image_stops_the_run_or_is_left_out(
     assert {*training["train"], *training["held_out"]} == {
         f"{i:03}.png" for i in range(15) if i != 4
     }
-
-
-def assert_same_students(a: Path, b: Path) -> None:
-    first, second = load_checkpoint(a), load_checkpoint(b)
-    for mine, other in (
-        (first.student, second.student),
-        (first.resume["student"], second.resume["student"]),
-    ):
-        assert mine.keys() == other.keys()
-        assert all(torch.equal(mine[key], other[key]) for key in mine)
-    assert first.training["epochs_done"] == second.training["epochs_done"]
-
-
-def test_resume_refuses_another_run(
-    good: Path, flags: list[str], tmp_path: Path, finished: tuple[Path, Result]
-) -> None:
-    out = tmp_path / "part.pt"
-    assert f"{out}: nothing to resume" in refuse("--good", good, *flags, "--resume")
-    shutil.copy(finished[0], out)
-    before = out.read_bytes()
-    for changed, said in (
-        (("--batch-size", "4"), "was trained with batch_size 5, got 4"),
-        (("--seed", "1"), "was trained with seed 0, got 1"),
-        (("--input-size", "64"), "was trained as "),
-        (("--levels", "layer1"), "was trained as "),
-    ):
-        assert said in refuse("--good", good, *flags, "--resume", *changed)
-    with Image.open(good / "003.png") as image:
-        image.point(lambda value: value ^ 1).save(good / "003.png")
-    assert "was trained on other images" in refuse("--good", good, *flags, "--resume")
-    assert out.read_bytes() == before
-
-
-def test_resume_refuses_other_files(
-    good: Path, flags: list[str], tmp_path: Path, finished: tuple[Path, Result]
-) -> None:
-    out = tmp_path / "part.pt"
-    out.write_bytes(b"no checkpoint")
-    assert f"{out}: not a readable checkpoint" in refuse("--good", good, *flags, "--resume")
-    torch.save(torch.load(finished[0], weights_only=True) | {"resume": {}}, out)
-    assert "it cannot be resumed" in refuse("--good", good, *flags, "--resume")
-
-
-def test_an_interruption_says_what_stands_on_disk(
-    good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An epoch counts once its checkpoint is written."""
-    save, saved = pipeline.save_checkpoint, []
-
-    def interrupt(*arguments: object) -> None:
-        if len(saved) == allowed:
-            raise KeyboardInterrupt
-        saved.append(arguments)
-        save(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pipeline, "save_checkpoint", interrupt)
-    for allowed, said in ((0, "nothing is written yet"), (1, "part.pt is usable")):
-        result = run("--good", good, *flags, "--overwrite")
-        assert result.exit_code == 130
-        assert f"interrupted after epoch {allowed}; " in result.stderr
-        assert said in result.stderr
-        assert (tmp_path / "part.pt").exists() == bool(allowed)
-
-
-@pytest.fixture
-def process(good: Path, flags: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A long run of its own."""
-    arguments = ["--good", str(good), *flags, "--epochs", "100000"]
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As many threads as here, for the same bits.
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-    ) as started:
-        yield started
-        started.kill()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_sigint_leaves_a_checkpoint_that_resumes(
-    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path
-) -> None:
-    out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
-    deadline = time.monotonic() + 120
-    while not log.exists():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    done = load_checkpoint(out).training["epochs_done"]
-    assert process.returncode == 130
-    assert stdout == ""
-    assert f"{out} is usable, continue it with --resume" in stderr
-    assert "Traceback" not in stderr
-    assert not list(tmp_path.glob(".*"))
-    total = ["--epochs", done + 1]
-    assert succeed("--good", good, *flags, *total, "--resume").stdout == f"{out}\n"
-    assert [line["epoch"] for line in log_of(out)] == list(range(1, done + 2))
-    succeed("--good", good, *flags, *total, "--out", tmp_path / "whole.pt")
-    assert_same_students(out, tmp_path / "whole.pt")

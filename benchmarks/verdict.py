@@ -1,0 +1,115 @@
+"""The questions that a report answers first, each with what the answer rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Content = Mapping[str, Any]
+"""Of a result file."""
+
+
+class Answer(StrEnum):
+    """How a question was answered, the best first."""
+
+    YES = "yes"
+    CARE = "with care"
+    NO = "no"
+    OPEN = "not measured"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question, its answer in a sentence or two, and details, a line each."""
+
+    question: str
+    answer: Answer
+    text: str
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A figure that stands for the rest, and what it is of."""
+
+    label: str
+    value: str
+    source: str
+
+
+def worst(answers: Iterable[Answer]) -> Answer:
+    """Return the worst of answers that were given; `OPEN` where there are none."""
+    given = [answer for answer in answers if answer is not Answer.OPEN]
+    return max(given, key=list(Answer).index, default=Answer.OPEN)
+
+
+def of_kind(contents: Iterable[Content], kind: str) -> list[Content]:
+    """Return the contents of one kind."""
+    return [content for content in contents if content["kind"] == kind]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """Count the answers in a sentence."""
+    counts = {answer: sum(f.answer is answer for f in findings) for answer in Answer}
+    parts = [
+        f"{counts[answer]} {words}"
+        for answer, words in (
+            (Answer.CARE, "with care"),
+            (Answer.NO, "with no"),
+            (Answer.OPEN, "not measured"),
+        )
+        if counts[answer]
+    ]
+    first = f"{counts[Answer.YES]} of {len(findings)} questions are answered with yes"
+    return "; ".join([first, *parts]) + "."
+
+
+def belong_together(contents: Sequence[Content]) -> Finding:
+    """Ask whether the results are of the same models, machine and code."""
+    question = "Do the results belong together?"
+    hashes: dict[str, set[str]] = {}
+    for content in contents:
+        for name, sha256 in content["models"].items():
+            hashes.setdefault(name, set()).add(sha256)
+    details = [
+        f"{name} is not the same file in all of them: {len(found)} different hashes"
+        for name, found in hashes.items()
+        if len(found) > 1
+    ]
+    mixed = bool(details)
+    machines = {machine(content) for content in contents}
+    if len(machines) > 1:
+        details.append(f"measured on {len(machines)} machines: {'; '.join(sorted(machines))}")
+    commits = [content["environment"]["commit"] for content in contents]
+    changed = sum(bool(commit and commit["with_changes"]) for commit in commits)
+    if changed:
+        details.append(f"code changed after its commit: {_of(changed, len(contents))}")
+    if len({commit["id"] if commit else None for commit in commits}) > 1:
+        details.append("measured with different commits of the code")
+    noted = sum(commit is None for commit in commits)
+    if noted:
+        details.append(
+            f"installed package, so that no commit is known: {_of(noted, len(contents))}"
+        )
+    if mixed:
+        text = "No: a name stands for different files."
+        return Finding(question, Answer.NO, text, tuple(details))
+    if len(details) > bool(noted):
+        text = "The models are the same, but not all that surrounds them."
+        return Finding(question, Answer.CARE, text, tuple(details))
+    text = f"{_of(len(contents), len(contents))}: the same models, by hash, on the same machine."
+    return Finding(question, Answer.YES, text, tuple(details))
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total} result file{'s' if total > 1 else ''}"
+
+
+def machine(content: Content) -> str:
+    """Name the hardware of a result."""
+    found = content["environment"]
+    gpus = [gpu["name"] for gpu in found["gpus"]]
+    processor = f"{found['processor']['usable_cores']} x {found['processor']['model']}"
+    return ", ".join([processor, *gpus])

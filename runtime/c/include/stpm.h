@@ -1,0 +1,167 @@
+/* stpm: scores images with a bundle that `stpm-export` wrote, as `stpm-run` does. C99.
+ *
+ *     stpm_detector *detector = NULL;
+ *     if (stpm_open("bottle.stpm", NULL, &detector) != STPM_OK) {
+ *         fprintf(stderr, "%s\n", stpm_last_error(detector));
+ *         stpm_close(detector);
+ *         return 1;
+ *     }
+ *     stpm_image image = {pixels, height, width, 0, STPM_RGB};
+ *     stpm_result result = {0};
+ *     if (stpm_run(detector, &image, 1, &result) == STPM_OK)
+ *         printf("%s %g\n", result.is_anomalous ? "ANOMALOUS" : "ok", result.score);
+ *     stpm_close(detector);
+ *
+ * Threads: any number may call stpm_run, stpm_submit, stpm_wait, stpm_get_info and stpm_last_error
+ * on one detector at once. stpm_close needs that no other call is running.
+ * Memory: the caller owns every buffer that it passes, and the library keeps no pointer to one
+ * after a call has returned. Texts that the library returns live until stpm_close.
+ * Nothing is printed, no exception leaves the library, and it never ends the process.
+ */
+#ifndef STPM_H
+#define STPM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(STPM_STATIC)
+#define STPM_API
+#elif defined(_WIN32) && defined(STPM_BUILD)
+#define STPM_API __declspec(dllexport)
+#elif defined(_WIN32)
+#define STPM_API __declspec(dllimport)
+#else
+#define STPM_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Grows when a program must be compiled again; it is the library's SOVERSION. */
+#define STPM_API_VERSION 1
+
+typedef struct stpm_detector stpm_detector;
+
+typedef enum stpm_status {
+    STPM_OK = 0,
+    STPM_ERROR_ARGUMENT = 1, /* a call that this header does not allow */
+    STPM_ERROR_BUNDLE = 2,   /* the bundle is missing, malformed, altered or of another version */
+    STPM_ERROR_ENGINE = 3,   /* the engine is not in this build, or it failed */
+    STPM_ERROR_PARITY = 4,   /* the engine does not reproduce the bundle's golden images */
+    STPM_ERROR_IMAGE = 5,    /* the image does not fit; the others of the call are not scored */
+    STPM_ERROR_BUFFER = 6,   /* a buffer of the caller is too small */
+    STPM_ERROR_MEMORY = 7,   /* out of memory */
+    STPM_ERROR_TIMEOUT = 8,  /* the queue stayed full, or the result is not ready */
+    STPM_ERROR_INTERNAL = 9  /* anything else: please report it */
+} stpm_status;
+
+typedef struct stpm_options {
+    size_t struct_size; /* sizeof(stpm_options) */
+    const char *engine; /* NULL: the first of this build that the bundle was verified with */
+    int32_t threads;    /* processor threads of one run; 0 leaves the choice to the engine */
+    int32_t queue;      /* images between stpm_submit and stpm_wait, 1 to 1024; 0 means 8 */
+} stpm_options;
+
+typedef struct stpm_info {
+    size_t struct_size;                  /* in: sizeof(stpm_info) */
+    const char *name;                    /* of the model */
+    const char *engine;                  /* in use */
+    const char *precision;               /* "fp32", "fp16" or "bf16" */
+    int32_t input_height, input_width;   /* pixels */
+    int32_t resizes;                     /* 0: only images of exactly that size are taken */
+    int32_t map_height, map_width;       /* of an anomaly map */
+    int32_t smallest_batch, largest_batch;
+    double threshold;                    /* an image with a higher score is anomalous */
+    double pixel_threshold;              /* a pixel with a higher map value is anomalous */
+} stpm_info;
+
+typedef enum stpm_format {
+    STPM_GREY = 0,
+    STPM_RGB = 1,
+    STPM_BGR = 2,
+    STPM_RGBA = 3, /* alpha is ignored */
+    STPM_BGRA = 4
+} stpm_format;
+
+typedef struct stpm_image {
+    const uint8_t *pixels; /* of the top row */
+    int32_t height, width; /* pixels */
+    ptrdiff_t stride;      /* bytes from a row to the one below; negative: bottom-up; 0: no gaps */
+    int32_t format;        /* an stpm_format */
+} stpm_image;
+
+typedef struct stpm_region {
+    int32_t top, left, bottom, right; /* in pixels of the image; bottom and right are exclusive */
+    double area;                      /* in pixels of the image */
+    float peak;                       /* highest map value */
+} stpm_region;
+
+typedef struct stpm_result {
+    /* In: the caller's buffers; NULL and 0 where they are not wanted. */
+    float *map;             /* map_height * map_width values, rows from the top */
+    size_t map_capacity;    /* values */
+    stpm_region *regions;   /* 8-connected pixels above the pixel threshold, highest peak first */
+    size_t region_capacity; /* regions */
+    /* Out. */
+    size_t region_count; /* of the image, also where that is more than region_capacity */
+    double threshold;
+    float score;
+    int32_t is_anomalous; /* 1 when the score is above the threshold, else 0 */
+} stpm_result;
+
+/* Open a bundle: check it, load the engine, replay the golden images. Takes a second or more.
+ *
+ * path      the folder NAME.stpm, in UTF-8
+ * options   NULL for the defaults; zero all but struct_size for the same
+ * detector  out; also set when opening fails, so that stpm_last_error can tell why: close it in
+ *           any case. NULL only after STPM_ERROR_ARGUMENT or STPM_ERROR_MEMORY
+ */
+STPM_API stpm_status stpm_open(const char *path, const stpm_options *options,
+                               stpm_detector **detector);
+
+/* Free a detector; submitted images that were not waited for are dropped. NULL is ignored. */
+STPM_API stpm_status stpm_close(stpm_detector *detector);
+
+/* Describe the detector, with the sizes of the buffers that its results need. */
+STPM_API stpm_status stpm_get_info(stpm_detector *detector, stpm_info *info);
+
+/* Score images and wait for it. The images may differ in size and format.
+ *
+ * count     of images and results; 0 does nothing
+ * results   one an image; unspecified when the call fails
+ */
+STPM_API stpm_status stpm_run(stpm_detector *detector, const stpm_image *images, size_t count,
+                              stpm_result *results);
+
+/* Put an image into the queue, for instance from a camera's thread; it is resized before the call
+ * returns and its pixels are then free. Images that wait are scored together where the bundle has
+ * a larger batch. Every ticket holds a place in the queue until stpm_wait has returned its result,
+ * so a full queue holds the cameras back.
+ *
+ * timeout_ms  how long to wait for a place; 0 not at all, negative without end
+ * ticket      out: for stpm_wait
+ */
+STPM_API stpm_status stpm_submit(stpm_detector *detector, const stpm_image *image,
+                                 int32_t timeout_ms, uint64_t *ticket);
+
+/* Wait for the result of a submitted image. After STPM_ERROR_TIMEOUT, STPM_ERROR_BUFFER and
+ * STPM_ERROR_ARGUMENT the ticket is still good, after anything else it is used up. */
+STPM_API stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t timeout_ms,
+                               stpm_result *result);
+
+/* Return what went wrong in the calling thread's last failed call on this detector, in one
+ * sentence: what was wrong and how to fix it. Valid until that thread's next failed call. */
+STPM_API const char *stpm_last_error(stpm_detector *detector);
+
+/* Name a status in a few words. */
+STPM_API const char *stpm_status_string(stpm_status status);
+
+/* Return the STPM_API_VERSION that the library was built with. */
+STPM_API uint32_t stpm_api_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,217 @@
+#include "detector.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <new>
+
+#include "error.hpp"
+
+namespace stpm::core {
+namespace {
+
+// A message of an engine in one line.
+std::string one_line(const std::string &message) {
+    std::string line;
+    for (const char c : message) {
+        const bool is_space = c == ' ' || c == '\n' || c == '\r' || c == '\t';
+        if (!is_space) {
+            line += c;
+        } else if (!line.empty() && line.back() != ' ') {
+            line += ' ';
+        }
+    }
+    return line;
+}
+
+std::string number_text(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.2g", value);
+    return text;
+}
+
+// NumPy compares a map of FP32 with the threshold in FP32; a cast alone is undefined beyond it.
+float to_float(double value) {
+    constexpr double most = std::numeric_limits<float>::max();
+    return static_cast<float>(std::clamp(value, -most, most));
+}
+
+bool are_finite(const float *values, std::size_t count) {
+    // Compared as bits, without a branch a value, so that the loop is vectorised.
+    constexpr std::uint32_t exponent = 0x7F800000;
+    std::uint32_t others = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+        std::uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        others |= (bits & exponent) == exponent;
+    }
+    return others == 0;
+}
+
+float largest(const float *values, std::size_t count) {
+    float most = std::numeric_limits<float>::min();  // keeps a map of zeros from dividing by zero
+    for (std::size_t i = 0; i < count; ++i) most = std::max(most, std::abs(values[i]));
+    return most;
+}
+
+float largest_difference(const float *a, const float *b, std::size_t count) {
+    float most = 0;
+    for (std::size_t i = 0; i < count; ++i) most = std::max(most, std::abs(a[i] - b[i]));
+    return most;
+}
+
+}  // namespace
+
+Detector::Detector(const std::string &path, const std::string &engine, int threads)
+    : bundle_(path),
+      engine_name_(choose(engine)),
+      thresholds_(manifest().engines.at(engine_name_)),
+      pixel_threshold_(to_float(thresholds_.pixel)),
+      engine_(open_engine(threads)),
+      requests_([this] { return engine_->request(); }),
+      resizers_([] { return std::make_unique<Resizer>(); }),
+      finders_([this] { return std::make_unique<RegionFinder>(contract().map); }) {
+    replay(bundle_.golden());
+}
+
+std::string Detector::choose(const std::string &engine) const {
+    std::string built, verified;
+    for (const EngineEntry &entry : engines()) {
+        built += (built.empty() ? "" : ", ") + std::string(entry.name);
+    }
+    for (const auto &[name, record] : manifest().engines) {
+        verified += (verified.empty() ? "" : ", ") + name;
+    }
+    for (const EngineEntry &entry : engines()) {
+        const bool has_record = manifest().engines.count(entry.name) != 0;
+        if (engine.empty() ? has_record : engine == entry.name) {
+            if (has_record) return entry.name;
+            throw Error(STPM_ERROR_ENGINE, bundle_.path() + ": has no threshold for the engine " +
+                                               engine + ", only for " + verified +
+                                               "; export again with it installed.");
+        }
+    }
+    if (!engine.empty()) {
+        throw Error(STPM_ERROR_ENGINE, "got engine '" + engine + "', expected one of this build: " +
+                                           built + "; choose one, or build libstpm with it.");
+    }
+    throw Error(STPM_ERROR_ENGINE, bundle_.path() + ": verified with " +
+                                       (verified.empty() ? "no engine" : verified) +
+                                       ", but this libstpm was built with " + built +
+                                       "; export again, or build libstpm with it.");
+}
+
+std::unique_ptr<Engine> Detector::open_engine(int threads) const {
+    const Bytes model = bundle_.read("model.onnx");
+    for (const EngineEntry &entry : engines()) {
+        if (engine_name_ != entry.name) continue;
+        try {
+            return entry.open(model, contract(), threads);
+        } catch (const std::bad_alloc &) {
+            throw;
+        } catch (const std::exception &error) {
+            throw Error(STPM_ERROR_ENGINE, bundle_.path() + ": " + engine_name_ +
+                                               " cannot run this graph (" + one_line(error.what()) +
+                                               "); choose another engine or precision.");
+        }
+    }
+    throw Error(STPM_ERROR_INTERNAL, "the engine " + engine_name_ + " is gone.");
+}
+
+void Detector::check(const stpm_image &image) const {
+    check_image(image);
+    const Size size = contract().input;
+    if (!contract().resizes && (image.height != size.height || image.width != size.width)) {
+        throw Error(STPM_ERROR_IMAGE,
+                    "got an image of " + std::to_string(image.height) + "x" +
+                        std::to_string(image.width) + " pixels, expected the " +
+                        std::to_string(size.height) + "x" + std::to_string(size.width) +
+                        " that the bundle was exported for; export again with that "
+                        "--camera-size, or without it.");
+    }
+}
+
+void Detector::check(const stpm_result &result) const {
+    const std::size_t needed = contract().map.pixels();
+    if (result.map != nullptr && result.map_capacity < needed) {
+        throw Error(STPM_ERROR_BUFFER, "got room for " + std::to_string(result.map_capacity) +
+                                           " values of the map, expected " +
+                                           std::to_string(needed) +
+                                           "; see map_height and map_width of stpm_get_info.");
+    }
+    if (result.regions == nullptr && result.region_capacity != 0) {
+        throw Error(STPM_ERROR_ARGUMENT, "got no regions but a region_capacity of " +
+                                             std::to_string(result.region_capacity) +
+                                             "; begin with stpm_result result = {0}.");
+    }
+}
+
+void Detector::fit(const stpm_image &image, std::uint8_t *input) {
+    resizers_.borrow()->resize(image, contract().input.height, contract().input.width, input);
+}
+
+Outputs Detector::run(Request &request, std::size_t batch, std::size_t count) const {
+    Outputs outputs{};
+    try {
+        outputs = request.run(batch);
+    } catch (const std::bad_alloc &) {
+        throw;
+    } catch (const std::exception &error) {
+        throw Error(STPM_ERROR_ENGINE, "the engine cannot score a batch of " +
+                                           std::to_string(batch) + " (" + one_line(error.what()) +
+                                           "); export again.");
+    }
+    if (!are_finite(outputs.maps, count * contract().map.pixels()) ||
+        !are_finite(outputs.scores, count)) {
+        throw Error(STPM_ERROR_ENGINE,
+                    "the engine returned a score or map that is not finite, expected finite "
+                    "numbers; export again in FP32.");
+    }
+    return outputs;
+}
+
+void Detector::report(float score, const float *map, Size image_size, stpm_result &result) {
+    const std::size_t pixels = contract().map.pixels();
+    if (result.map != nullptr) std::memcpy(result.map, map, pixels * sizeof(float));
+    const auto finder = finders_.borrow();
+    const auto &regions = finder->find(map, pixel_threshold_, image_size);
+    result.region_count = regions.size();
+    std::copy_n(regions.begin(), std::min(regions.size(), result.region_capacity),
+                result.regions);
+    result.score = score;
+    result.threshold = thresholds_.image;
+    result.is_anomalous = static_cast<double>(score) > thresholds_.image ? 1 : 0;
+}
+
+void Detector::replay(const Golden &golden) {
+    const std::size_t bytes = contract().input_bytes();
+    const std::size_t pixels = contract().map.pixels();
+    float map_difference = 0, score_difference = 0;
+    const auto fill = [&](std::size_t i, std::uint8_t *input) {
+        std::memcpy(input, golden.images.data() + i * bytes, bytes);
+    };
+    const auto take = [&](std::size_t i, float score, const float *map) {
+        const float *expected = golden.maps.data() + i * pixels;
+        map_difference = std::max(map_difference, largest_difference(map, expected, pixels) /
+                                                      largest(expected, pixels));
+        score_difference = std::max(score_difference,
+                                    largest_difference(&score, &golden.scores[i], 1) /
+                                        largest(&golden.scores[i], 1));
+    };
+    score(golden.count, fill, take);
+    // std::max drops NaN, so what is not finite is looked for by itself.
+    const bool finite = are_finite(golden.maps.data(), golden.maps.size()) &&
+                        are_finite(golden.scores.data(), golden.scores.size());
+    const double tolerance = manifest().tolerance;
+    if (!finite || static_cast<double>(map_difference) > tolerance ||
+        static_cast<double>(score_difference) > tolerance) {
+        throw Error(STPM_ERROR_PARITY,
+                    bundle_.path() + ": " + engine_name_ + " differs from the golden maps by " +
+                        number_text(map_difference) + " of their maximum and from the scores by " +
+                        number_text(score_difference) + ", expected at most " +
+                        number_text(tolerance) +
+                        "; export again on this machine or choose another engine.");
+    }
+}
+
+}  // namespace stpm::core

@@ -1,0 +1,81 @@
+// A bundle, an engine, and the decision: the port of runtime/detector.py. Threads may share one.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "bundle.hpp"
+#include "engine.hpp"
+#include "pool.hpp"
+#include "regions.hpp"
+#include "resize.hpp"
+#include "stpm.h"
+
+namespace stpm::core {
+
+class Detector {
+  public:
+    // Opens and checks the bundle, loads the engine and replays the golden images.
+    // `engine` empty: the first of this build that the bundle was verified with.
+    Detector(const std::string &path, const std::string &engine, int threads);
+
+    const Manifest &manifest() const { return bundle_.manifest(); }
+    const Contract &contract() const { return manifest().contract; }
+    const std::string &engine_name() const { return engine_name_; }
+    const Thresholds &thresholds() const { return thresholds_; }
+
+    // Throws Error(STPM_ERROR_IMAGE) when the image does not fit.
+    void check(const stpm_image &image) const;
+    // Throws Error(STPM_ERROR_BUFFER or STPM_ERROR_ARGUMENT) when the buffers do not fit.
+    void check(const stpm_result &result) const;
+
+    // Brings a checked image to the graph's input.
+    void fit(const stpm_image &image, std::uint8_t *input);
+
+    // Scores any number of inputs: fill(i, input) writes each, take(i, score, map) gets each.
+    template <class Fill, class Take>
+    void score(std::size_t count, const Fill &fill, const Take &take);
+
+    // Fills the caller's result from a score and a map of an image of that size.
+    void report(float score, const float *map, Size image_size, stpm_result &result);
+
+  private:
+    std::string choose(const std::string &engine) const;
+    std::unique_ptr<Engine> open_engine(int threads) const;
+    void replay(const Golden &golden);
+    Outputs run(Request &request, std::size_t batch, std::size_t count) const;
+
+    Bundle bundle_;
+    std::string engine_name_;
+    Thresholds thresholds_;
+    float pixel_threshold_ = 0;
+    std::unique_ptr<Engine> engine_;
+    Pool<Request> requests_;
+    Pool<Resizer> resizers_;
+    Pool<RegionFinder> finders_;
+};
+
+template <class Fill, class Take>
+void Detector::score(std::size_t count, const Fill &fill, const Take &take) {
+    const std::size_t bytes = contract().input_bytes();
+    const std::size_t pixels = contract().map.pixels();
+    const auto request = requests_.borrow();
+    for (std::size_t start = 0; start < count; start += contract().largest_batch) {
+        const std::size_t images = std::min(contract().largest_batch, count - start);
+        // A graph with a smallest batch gets the last image again, and the surplus is dropped.
+        const std::size_t batch = std::max(images, contract().smallest_batch);
+        std::uint8_t *inputs = request->input(batch);
+        for (std::size_t i = 0; i < images; ++i) fill(start + i, inputs + i * bytes);
+        for (std::size_t i = images; i < batch; ++i) {
+            std::memcpy(inputs + i * bytes, inputs + (images - 1) * bytes, bytes);
+        }
+        const Outputs outputs = run(*request, batch, images);
+        for (std::size_t i = 0; i < images; ++i) {
+            take(start + i, outputs.scores[i], outputs.maps + i * pixels);
+        }
+    }
+}
+
+}  // namespace stpm::core

@@ -1,0 +1,306 @@
+"""Writes what the tests of libstpm replay: inputs, and what stpm.runtime makes of them.
+
+python tests/c/golden.py DIR
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.runtime import Detector
+from stpm.runtime.bundle import (
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    Bundle,
+    Golden,
+    InputContract,
+    golden_bytes,
+    write_bundle,
+)
+from stpm.runtime.errors import BundleError
+from stpm.runtime.preprocess import load_image, resize
+from stpm.runtime.result import Result
+from stpm.train.backbones import pyramid, state_hash
+from stpm.train.checkpoint import Checkpoint
+from stpm.train.stpm import ModelConfig
+
+FORMATS = ("grey", "rgb", "bgr", "rgba", "bgra")
+"""In the order of stpm_format."""
+CHANNELS = (1, 3, 3, 4, 4)
+NETWORK_SIZE = (64, 64)
+VERDICTS = 400
+
+
+def python_tests() -> ModuleType:
+    """The tests of runtime/bundle.py in one name space, for their malformed bundles."""
+    tests = Path(__file__).parents[1]
+    sys.path.insert(0, str(tests / "support"))
+    merged = ModuleType("python_tests")
+    for name in ("test_bundle", "test_bundle_golden", "test_bundle_damage"):
+        spec = importlib.util.spec_from_file_location(name, tests / "runtime" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        vars(merged).update(vars(module))
+    vars(merged).update(vars(importlib.import_module("bundles")))
+    return merged
+
+
+def pixels(count: int, seed: int) -> NDArray[np.uint8]:
+    """Bytes that C computes as well, so that large images need no file: `noise` in golden.hpp."""
+    h = np.arange(count, dtype=np.uint32) + np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+    return (h >> np.uint32(24)).astype(np.uint8)
+
+
+def image(form: int, height: int, width: int, stride: int, seed: int) -> NDArray[np.uint8]:
+    """An image as C sees it, in RGB."""
+    channels = CHANNELS[form]
+    rows = pixels(height * stride, seed).reshape(height, stride)[:, : width * channels]
+    whole = rows.reshape(height, width, channels)
+    return load_image(whole[..., [2, 1, 0]] if FORMATS[form].startswith("bgr") else whole)
+
+
+def write_resize(out: Path) -> None:
+    """Every format at sizes from 1x1 to 4096x3000, with odd strides."""
+    draw = random.Random(0)
+    cases = []
+    for form in range(len(FORMATS)):
+        fixed = [(1, 1, 256, 256), (256, 256, 256, 256), (4096, 3000, 256, 256)]
+        fixed += [(1024, 1024, 256, 256), (255, 257, 256, 256), (1, 700, 64, 48), (700, 1, 48, 64)]
+        fixed += [(3, 5, 1, 1), (31, 33, 7, 33), (31, 33, 31, 9)]
+        drawn = [tuple(int(2 ** draw.uniform(0, 9)) for _ in range(4)) for _ in range(30)]
+        cases += [(form, *sizes, draw.randrange(8)) for sizes in fixed + drawn]
+    with (out / "resize.bin").open("wb") as file, (out / "resize.txt").open("w") as index:
+        for seed, (form, height, width, to_height, to_width, gap) in enumerate(cases):
+            stride = width * CHANNELS[form] + gap
+            source = image(form, height, width, stride, seed)
+            file.write(resize(source, (to_height, to_width)).tobytes())
+            index.write(f"{form} {height} {width} {stride} {to_height} {to_width} {seed}\n")
+
+
+def write_regions(out: Path) -> None:
+    """Maps from empty to full, with ties, and the regions that Python finds."""
+    with (out / "regions.bin").open("wb") as file, (out / "regions.txt").open("w") as index:
+        for seed in range(60):
+            random_state = np.random.default_rng(seed)
+            height, width, image_height, image_width = random_state.integers(1, 40, 4).tolist()
+            values = random_state.random((height, width), np.float32)
+            if seed % 2:
+                values = np.round(values * 8) / np.float32(8)
+            threshold = float(random_state.choice([0.0, 0.3, 0.5, 0.7, 0.9, 2.0]))
+            result = Result(0, values, 0, threshold, (image_height, image_width))
+            file.write(values.tobytes())
+            sizes = f"{height} {width} {image_height} {image_width}"
+            index.write(f"{sizes} {threshold!r} {len(result.regions)}\n")
+            for region in result.regions:
+                index.write(f"{' '.join(map(str, region.box))} {region.area!r} {region.peak!r}\n")
+
+
+def write_fakes(out: Path, tests: ModuleType) -> None:
+    """Bundles for the engine of the tests, whose map is the red channel over 255."""
+    for name, batch, resizes in [
+        ("single", (1, 1), "host"),
+        ("batch", (1, 4), "host"),
+        ("pairs", (2, 4), "host"),
+        ("camera", (1, 2), "graph"),
+    ]:
+        contract = InputContract((24, 32), batch, resizes)
+        images = pixels(3 * 24 * 32 * 3, 7).reshape(3, 24, 32, 3)
+        maps = np.ascontiguousarray(images[:, ::2, ::2, 0]).astype(np.float32) / np.float32(255)
+        scores = maps.max(axis=(1, 2))
+        manifest = replace(tests.WISHED, input=contract, map_size=(12, 16), name=name)
+        golden = golden_bytes(Golden(images, maps, scores))
+        write_bundle(out / f"{name}.stpm", manifest, {MODEL: b"fake", GOLDEN: golden})
+        wrong = golden_bytes(Golden(images, maps + np.float32(1e-3), scores))
+        write_bundle(out / f"{name}_drifted.stpm", manifest, {MODEL: b"fake", GOLDEN: wrong})
+        maps[0, 0, 0] = np.nan
+        wrong = golden_bytes(Golden(images, maps, scores))
+        write_bundle(out / f"{name}_nan.stpm", manifest, {MODEL: b"fake", GOLDEN: wrong})
+
+
+def write_malformed(out: Path, tests: ModuleType) -> None:
+    """The malformed bundles of the Python tests, with a word that the error must have."""
+    words = []
+
+    def add(word: str, manifest: Any = None, golden: bytes | None = None) -> Path:
+        path = out / f"{len(words):03}.stpm"
+        files = tests.FILES | ({} if golden is None else {GOLDEN: golden})
+        write_bundle(path, tests.WISHED, files)
+        if manifest is not None:
+            keys, value = manifest
+            tests.change_manifest(path, keys, value)
+        words.append(word)
+        return path
+
+    for keys in tests.REQUIRED:
+        add(keys[-1], (keys, tests.REMOVED))
+    for keys, values in tests.WRONG.items():
+        for value in values:
+            # C refuses as no JSON what no 64-bit float can hold.
+            is_json = not isinstance(value, float) or np.isfinite(value)
+            is_json = is_json and value != 10**400
+            add(keys[-1] if is_json else "is not JSON", (keys, value))
+    for version in (0, 2, -1, 1.0, "1", True, None, [1], {"major": 1}):
+        add("schema version", (("schema_version",), version))
+    for name in tests.FOREIGN_NAMES + tests.ODD_NAMES:
+        entry = {"sha256": "0" * 64, "size_bytes": 0}
+        add("plain file name", (("files", name), entry))
+    for golden in tests.BROKEN_GOLDEN.values():
+        add("golden.npz", golden=golden)
+    for content in (b"", b"{", b"stpm", b"\xff\xfe\x00", b'{"schema_version": 1,}', b"[" * 100_000):
+        (add("is not JSON") / MANIFEST).write_bytes(content)
+    for content in (b"null", b"[]", b"1", b'"text"', b"{}"):
+        (add("schema version none") / MANIFEST).write_bytes(content)
+    (add("is larger than") / MANIFEST).write_bytes(b" " * ((1 << 20) + 1))
+    for damage in (tests.cut_model, tests.emptied_model, tests.altered_model, tests.longer_model):
+        damage(add("differs from the manifest's hash"))
+    for damage in (tests.linked_model, tests.terabyte_model, tests.smaller_size):
+        damage(add("differs from the manifest's hash"))
+    for damage in (tests.no_manifest, tests.folder_as_manifest, tests.dangling_manifest):
+        damage(add("cannot be read"))
+    tests.no_folder(add("there is no such bundle"))
+    (out / "words.txt").write_text("\n".join(words) + "\n")
+
+
+def mutations(values: Any, tests: ModuleType) -> Iterator[Any]:
+    """Manifests with one to three random changes."""
+    draw = random.Random(1)
+    pool = [None, True, 0, 1, -1, 2, 4096, 0.5, 1.0, 1e-3, 1e300, "", "host", "fp16", [], {}]
+    pool += [[1, 1], [2, 4], [0.0, 1.0], {"a": "b"}, "\u00e4" * 1000, "\u00e4" * 1001, 10**30]
+    while True:
+        changed = copy.deepcopy(values)
+        for _ in range(draw.randint(1, 3)):
+            keys = draw.choice(list(tests.places(changed)))
+            value = draw.choice([*pool, tests.REMOVED])
+            if draw.random() < 0.1 and isinstance(keys[-1], str):
+                keys = (*keys[:-1], "surplus")
+                value = draw.choice(pool)
+            changed = tests.changed(changed, keys, value)
+        yield changed
+
+
+def write_verdicts(out: Path, tests: ModuleType) -> None:
+    """Changed manifests, and whether Python accepts them."""
+    folder = out / "scratch.stpm"
+    write_bundle(folder, tests.WISHED, tests.FILES)
+    values = json.loads((folder / MANIFEST).read_text())
+    (folder / "wished.json").write_text(json.dumps(values))
+    verdicts = []
+    source = mutations(values, tests)
+    for number in range(VERDICTS):
+        text = json.dumps(next(source), ensure_ascii=number % 2 == 0)
+        (folder / MANIFEST).write_text(text)
+        try:
+            Bundle(folder)
+            verdicts.append("accepted")
+        except BundleError:
+            verdicts.append("refused")
+        (out / f"{number:03}.json").write_text(text)
+    assert min(verdicts.count(word) for word in ("accepted", "refused")) > VERDICTS // 20
+    (out / "verdicts.txt").write_text("\n".join(verdicts) + "\n")
+
+
+def checkpoint() -> Checkpoint:
+    """A teacher and a student with random weights."""
+    config = ModelConfig(input_size=NETWORK_SIZE)
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(pyramid(config.backbone, config.levels).state_dict())
+    teacher_id = {"source": "random", "sha256": state_hash(states[0])}
+    return Checkpoint(config, states[1], states[0], teacher_id)
+
+
+def write_real(out: Path) -> None:
+    """Exported bundles, and what Python's Detector makes of images on the same engine."""
+    model = checkpoint()
+    good = out / "good"
+    good.mkdir()
+    paths = []
+    for seed in range(9):
+        path = good / f"{seed}.png"
+        Image.fromarray(image(1, 80, 96, 288, seed) // 8 + 100).save(path)
+        paths.append(path)
+    exports = {
+        "fp32": ExportOptions(),
+        "fp16": ExportOptions("fp16", batch=(1, 4)),
+        "bf16": ExportOptions("bf16", engines=("openvino",)),
+        "camera": ExportOptions(camera_size=(80, 96), batch=(1, 2)),
+    }
+    for name, options in exports.items():
+        path = out / f"{name}.stpm"
+        export_bundle(model, path, options, verify=paths, calibration=paths, report=lambda _: None)
+        set_thresholds(path)
+        for engine in Bundle(path).manifest.engines:
+            write_scores(out / f"{name}_{engine}", Detector(path, engine))
+
+
+def set_thresholds(path: Path) -> None:
+    """Set thresholds amid the scores and maps of noise, so that each verdict occurs."""
+    bundle = Bundle(path)
+    engines = {
+        name: replace(
+            record,
+            calibration=replace(record.calibration, image_threshold=1.9, pixel_threshold=1.6),
+        )
+        for name, record in bundle.manifest.engines.items()
+    }
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    write_bundle(path, replace(bundle.manifest, engines=engines), files)
+
+
+def write_scores(out: Path, detector: Detector) -> None:
+    """Images by form, size, stride and seed; score, map and regions of each."""
+    contract = detector.bundle.manifest.input
+    draw = random.Random(2)
+    with out.with_suffix(".bin").open("wb") as file, out.with_suffix(".txt").open("w") as index:
+        for seed in range(12):
+            form = seed % len(FORMATS)
+            free = contract.resize == "host"
+            size = (draw.randint(20, 300), draw.randint(20, 300)) if free else contract.size
+            stride = size[1] * CHANNELS[form] + draw.randrange(8)
+            result = detector(image(form, *size, stride, seed))
+            file.write(result.anomaly_map.tobytes())
+            verdict = int(result.is_anomalous)
+            sizes = f"{form} {size[0]} {size[1]} {stride} {seed}"
+            index.write(f"{sizes} {result.score!r} {verdict} {len(result.regions)}\n")
+
+
+def main() -> None:
+    """Write everything, into a folder that is not there yet."""
+    out = Path(sys.argv[1]).resolve()  # for the links that it writes
+    out.mkdir(parents=True)
+    tests = python_tests()
+    write_resize(out)
+    write_regions(out)
+    for name, write in [("fake", write_fakes), ("malformed", write_malformed)]:
+        (out / name).mkdir()
+        write(out / name, tests)
+    (out / "verdicts").mkdir()
+    write_verdicts(out / "verdicts", tests)
+    (out / "real").mkdir()
+    write_real(out / "real")
+
+
+if __name__ == "__main__":
+    main()

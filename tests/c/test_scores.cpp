@@ -1,0 +1,66 @@
+// Scores, maps, verdicts and regions are Python's on the same engine: test_scores GOLDEN
+#include <algorithm>
+#include <cmath>
+
+#include "check.hpp"
+
+namespace {
+
+constexpr double kScoreTolerance = 1e-5;  // relative
+
+struct Difference {
+    double score = 0, map = 0;
+    int images = 0;
+};
+
+Difference replay(const std::string &real, const std::string &name, const std::string &engine) {
+    stpm_detector *detector = open_detector(real + name + ".stpm", engine.c_str());
+    const stpm_info info = info_of(detector);
+    const std::size_t pixels =
+        static_cast<std::size_t>(info.map_height) * static_cast<std::size_t>(info.map_width);
+    std::ifstream index = open_file(real + name + "_" + engine + ".txt");
+    std::ifstream file = open_file(real + name + "_" + engine + ".bin");
+    Difference largest;
+    int format, height, width, verdict;
+    std::ptrdiff_t stride;
+    std::uint32_t seed;
+    double score;
+    std::size_t regions;
+    while (index >> format >> height >> width >> stride >> seed >> score >> verdict >> regions) {
+        const auto expected = read_values<float>(file, pixels);
+        const auto bytes = noise(static_cast<std::size_t>(height) *
+                                     static_cast<std::size_t>(stride), seed);
+        const stpm_image image = {bytes.data(), height, width, stride, format};
+        std::vector<float> map(pixels);
+        stpm_result result = {map.data(), map.size(), nullptr, 0, 0, 0, 0, 0};
+        CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
+        const auto peak = static_cast<double>(*std::max_element(expected.begin(), expected.end()));
+        const auto got = static_cast<double>(result.score);
+        largest.score = std::max(largest.score, std::abs(got - score) / score);
+        for (std::size_t i = 0; i < pixels; ++i) {
+            const double difference = std::abs(static_cast<double>(map[i] - expected[i]));
+            largest.map = std::max(largest.map, difference / peak);
+        }
+        CHECK(result.is_anomalous == verdict);
+        CHECK(result.region_count == regions);
+        ++largest.images;
+    }
+    stpm_close(detector);
+    return largest;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    const std::string real = std::string(argv[1]) + "/real/";
+    const std::string engine = argc > 2 ? argv[2] : "openvino";
+    for (const char *name : {"fp32", "fp16", "bf16", "camera"}) {
+        // ONNX Runtime has no bfloat16 kernels.
+        if (engine == "onnxruntime" && std::strcmp(name, "bf16") == 0) continue;
+        const Difference largest = replay(real, name, engine);
+        std::printf("%-6s %s: %d images, largest difference of a score %.2g, of a map %.2g\n",
+                    name, engine.c_str(), largest.images, largest.score, largest.map);
+        CHECK(largest.images == 12);
+        CHECK(largest.score <= kScoreTolerance && largest.map <= kScoreTolerance);
+    }
+}

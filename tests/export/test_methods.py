@@ -1,0 +1,69 @@
+"""Bundles of the other methods: one pipeline, the same runtime, no special case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.runtime import Detector
+from stpm.runtime.bundle import MODEL, Bundle
+from stpm.runtime.precision import FP32_PREFIX
+from stpm.train.checkpoint import load_checkpoint
+from stpm.train.datasets import list_images
+from stpm.train.evaluate import score_files, torch_scorer
+
+
+@pytest.fixture(params=["stad", "spade"], scope="module")
+def method(request: pytest.FixtureRequest) -> str:
+    if request.param == "spade":
+        pytest.importorskip("faiss", reason="the extra spade is not installed")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def path(method: str, request: pytest.FixtureRequest) -> Path:
+    found: Path = request.getfixturevalue(f"{method}_path")
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(path: Path, data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("methods") / "weave.stpm"
+    images = list_images(data_root / "weave/test/good")
+    export_bundle(
+        load_checkpoint(path),
+        out,
+        ExportOptions(batch=(1, 2), engines=("onnxruntime", "openvino")),
+        verify=images,
+        calibration=images,
+        report=lambda _: None,
+    )
+    return Bundle(out)
+
+
+def test_every_engine_gives_the_references_scores(
+    bundle: Bundle, path: Path, data_root: Path, method: str
+) -> None:
+    assert bundle.manifest.method == method
+    paths = list_images(data_root / "weave/test/hole")
+    maps, scores = score_files(torch_scorer(load_checkpoint(path).model()), paths)
+    for engine in ("onnxruntime", "openvino"):
+        assert bundle.manifest.engines[engine].parity["map_difference"] < 1e-4
+        results = Detector(bundle, engine).batch(paths)
+        for result, expected_map, expected in zip(results, maps, scores, strict=True):
+            assert result.score == pytest.approx(float(expected), rel=1e-4)
+            peak = float(np.abs(expected_map).max())
+            np.testing.assert_allclose(result.anomaly_map, expected_map, atol=1e-4 * peak)
+
+
+def test_what_scores_is_named_fp32(bundle: Bundle) -> None:
+    graph = onnx.load_from_string(bundle.read(MODEL)).graph
+    scoring = {n.op_type for n in graph.node if n.name.startswith(FP32_PREFIX)}
+    networks = {n.op_type for n in graph.node if not n.name.startswith(FP32_PREFIX)}
+    assert "Conv" in networks
+    assert "Conv" not in scoring
+    assert "ReduceMax" in scoring or "TopK" in scoring

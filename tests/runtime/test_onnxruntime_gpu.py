@@ -1,0 +1,55 @@
+"""ONNX Runtime's bound inputs and outputs, on the processor where there is no GPU."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from stpm.runtime import BackendError
+from stpm.runtime.backends import EngineSource, open_engine
+from stpm.runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuEngine, load, providers_of
+from stpm.runtime.bundle import MODEL
+
+
+@pytest.fixture(scope="module")
+def model(bundle_path: Path) -> bytes:
+    return (bundle_path / MODEL).read_bytes()
+
+
+def noise(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+def test_bound_arrays_give_the_same_scores(model: bytes) -> None:
+    engine = OnnxRuntimeGpuEngine(model, ["CPUExecutionProvider"], "cpu")
+    expected = open_engine("onnxruntime", model)
+    batches = [noise(1 + seed % 3, seed) for seed in range(12)]
+    kept = [engine.run(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        parallel = list(pool.map(engine.run, batches))
+    for batch, outputs, again in zip(batches, kept, parallel, strict=True):
+        for array, other, wanted in zip(outputs, again, expected.run(batch), strict=True):
+            np.testing.assert_array_equal(array, wanted)
+            np.testing.assert_array_equal(other, wanted)
+
+
+def test_fp32_stays_fp32_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert dict(providers_of("onnxruntime-cuda"))["CUDAExecutionProvider"]["use_tf32"] == "0"
+    first, second = providers_of("onnxruntime-tensorrt")
+    assert first[0] == "TensorrtExecutionProvider"
+    assert first[1]["trt_engine_cache_path"] == str(tmp_path / "stpm/onnxruntime-tensorrt")
+    assert second[0] == "CUDAExecutionProvider"
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
+def test_an_onnxruntime_without_the_provider(name: str, model: bytes) -> None:
+    if providers_of(name)[0][0] in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    with pytest.raises(BackendError, match=r"it has no \w+ExecutionProvider.*stpm\[gpu\]"):
+        load(EngineSource(name, model))

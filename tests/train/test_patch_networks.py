@@ -1,0 +1,75 @@
+"""Receptive fields by changing a pixel; dense descriptors against the network patch by patch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stpm.runtime.errors import CheckpointError
+from stpm.train.patch_networks import ARCHITECTURES, PatchNetwork, check_patch_sizes
+
+SIZES = sorted(ARCHITECTURES)
+
+
+@pytest.fixture(params=SIZES, scope="module")
+def network(request: pytest.FixtureRequest) -> PatchNetwork:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return PatchNetwork(request.param).requires_grad_(False).eval()
+
+
+def random_image(size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(1, 3, size, size, generator=generator)
+
+
+def test_no_pixel_beyond_the_patch_changes_the_descriptor(network: PatchNetwork) -> None:
+    p = network.patch_size
+    image = random_image(p + 2)
+    before = network(image)[0, :, p // 2 + 1, p // 2 + 1]
+    changed = image + 5
+    changed[..., 1:-1, 1:-1] = image[..., 1:-1, 1:-1]
+    after = network(changed)[0, :, p // 2 + 1, p // 2 + 1]
+    assert torch.equal(before, after)
+    torch.testing.assert_close(before, network.patches(image[..., 1:-1, 1:-1])[0])
+
+
+@pytest.mark.parametrize("edge", [(0, None), (-1, None), (None, 0), (None, -1)])
+def test_one_pixel_at_each_edge_of_the_patch_changes_it(
+    network: PatchNetwork, edge: tuple[int | None, int | None]
+) -> None:
+    # Max-pooling may pass a pixel's neighbour on instead, so several are tried, one at a time.
+    p = network.patch_size
+    patch = random_image(p)
+    along = range(0, p, max(1, p // 8))
+    changed = patch.repeat(len(along), 1, 1, 1)
+    for i, place in enumerate(along):
+        row, column = (place if given is None else given for given in edge)
+        changed[i, :, row, column] += 5
+    differences = (network.patches(changed) - network.patches(patch)).abs().amax(dim=1)
+    assert float(differences.max()) > 1e-4
+
+
+def test_dense_descriptors_are_those_of_every_patch(network: PatchNetwork) -> None:
+    p = network.patch_size
+    image = random_image(p // 2 + 4)
+    padded = F.pad(image, (p // 2,) * 4, mode="reflect")
+    patches = F.unfold(padded, p)[0].T.reshape(-1, 3, p, p)
+    dense = network(image)[0].flatten(1).T
+    assert len(patches) == len(dense) == image.shape[2] * image.shape[3]
+    torch.testing.assert_close(dense, network.patches(patches), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((), "got patch sizes , expected a choice of 17,33,65"),
+        ((17, 17), "each once"),
+        ((16,), "got patch sizes 16"),
+        ((65,), "got an input size of 32x64 for patches of 65 pixels"),
+    ],
+)
+def test_refuses_what_it_cannot_build(sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        check_patch_sizes(sizes, (32, 64))

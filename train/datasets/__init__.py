@@ -1,0 +1,31 @@
+"""Data sets on disk, one file a layout; `open_category` finds out which one a folder holds."""
+
+from stpm.train.datasets.images import (
+    data_hash,
+    image_exists,
+    list_images,
+    read_image,
+    read_images,
+    read_mask,
+)
+from stpm.train.datasets.layouts import category_names, open_category
+from stpm.train.datasets.mvtec import labelled_samples
+from stpm.train.datasets.samples import GOOD, Category, Sample
+from stpm.train.datasets.split import split_held_out, take_share
+
+__all__ = [
+    "GOOD",
+    "Category",
+    "Sample",
+    "category_names",
+    "data_hash",
+    "image_exists",
+    "labelled_samples",
+    "list_images",
+    "open_category",
+    "read_image",
+    "read_images",
+    "read_mask",
+    "split_held_out",
+    "take_share",
+]
