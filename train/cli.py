@@ -86,14 +86,17 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Passes over the images.", show_default="200; stad 100, spade 1"),
+        typer.Option(
+            min=1, help="Passes over the images; stad takes 100, spade 1.", show_default="200"
+        ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a step.", show_default="32; stad 1, spade 8")
+        int | None,
+        typer.Option(min=1, help="Images a step; stad takes 1, spade 8.", show_default="32"),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=0, help="Constant.", show_default="0.4 of SGD; stad 1e-4 of Adam"),
+        typer.Option(min=0, help="Of SGD, constant; stad takes 1e-4 of Adam.", show_default="0.4"),
     ] = None,
     held_out: Annotated[
         float,

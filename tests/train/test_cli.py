@@ -15,6 +15,10 @@ from typer.testing import Result
 from stpm.train.checkpoint import load_checkpoint
 
 FLAGS = {
+    "--method",
+    "--set",
+    "--teacher-images",
+    "--teacher-folder",
     "--data",
     "--category",
     "--good",
