@@ -114,11 +114,11 @@ def peers_result(
         outputs = [_outputs(contender, frames) for contender in running]
         times = _interleaved(running, len(frames), images, rounds)
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    masks = _masks(samples, reference.shape[1:])
     entries = []
     for contender, (found, scores), taken in zip(running, outputs, times, strict=True):
         agreed = _agreement(contender, checkpoint.config.method, reference, found)
-        metrics = evaluate_maps(anomalous, scores, _fitting(masks, found), found)
+        masks = _masks(samples, found.shape[1:])
+        metrics = evaluate_maps(anomalous, scores, masks, found)
         entries.append(_entry(contender, agreed, metrics) | _timing(taken, times[0]))
     return header("peers", [checkpoint_path, *bundles]) | {
         "reference": running[0].name,
@@ -135,10 +135,6 @@ def _masks(samples: Sequence[Sample], size: tuple[int, ...]) -> NDArray[np.bool_
     if any(sample.mask is None for sample in samples if sample.is_anomalous):
         return None
     return np.stack([read_mask(sample, (size[0], size[1])) for sample in samples])
-
-
-def _fitting(masks: NDArray[np.bool_] | None, maps: Maps) -> NDArray[np.bool_] | None:
-    return masks if masks is not None and masks.shape == maps.shape else None
 
 
 def _agreement(contender: Contender, method: str, reference: Maps, maps: Maps) -> Agreement:

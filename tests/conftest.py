@@ -27,6 +27,9 @@ from stpm.train.stpm import ModelConfig
 
 SIZE = (64, 64)
 """(height, width) of the network's input in the tests."""
+STAD_SIZE = (12, 12)
+"""Every layer of STAD runs for every pixel."""
+STAD_SHARE = 0.4
 CONFIG = ModelConfig(input_size=SIZE)
 OPTIONS = FitOptions(epochs=2, batch_size=4, learning_rate=0.1, device="cpu", precision="fp32")
 
@@ -136,8 +139,11 @@ def checkpoint_path(
 
 
 def _trained(method: str, settings: dict[str, str], good: Path, teacher: Path, out: Path) -> Path:
-    config = configure(method, (64, 64) if method == "spade" else (24, 24), settings)
-    options = replace(open_method(method).options, epochs=1, device="cpu", precision="fp32")
+    config = configure(method, SIZE if method == "spade" else STAD_SIZE, settings)
+    share = 1.0 if method == "spade" else STAD_SHARE
+    options = replace(
+        open_method(method).options, epochs=1, train_share=share, device="cpu", precision="fp32"
+    )
     source = read_source(good, config, options)
     fit, blank = prepare(
         source, config, options, teacher_weights=teacher, teacher_folder=out.parent / "teachers"

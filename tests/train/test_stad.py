@@ -80,16 +80,16 @@ def test_a_teacher_is_trained_once_and_then_reused(
 
 
 def test_scores_are_the_papers_errors_standardised() -> None:
-    config = StadConfig((20, 20), (17, 33), 2)
+    config = StadConfig((18, 18), (17, 33), 2)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = Stad(config, PatchNetworks(config.patch_sizes)).requires_grad_(False)
         for name, buffer in network.student.named_buffers():
             buffer.copy_(torch.rand_like(buffer) + (0.5 if "deviation" in name else 0))
-        images = torch.randint(256, (2, 20, 20, 3), dtype=torch.uint8)
+        images = torch.randint(256, (1, 18, 18, 3), dtype=torch.uint8)
     maps, scores = network(images)
     x = network.normalise(images.permute(0, 3, 1, 2))
-    expected = np.zeros((2, 20, 20))
+    expected = np.zeros((1, 18, 18))
     for scale in range(2):
         target = network.teacher(x)[scale].double().numpy()
         stats = {n: b.double().numpy()[scale] for n, b in network.student.named_buffers()}
@@ -112,7 +112,7 @@ def test_scores_are_the_papers_errors_standardised() -> None:
 def test_held_out_errors_are_standardised(stad_checkpoint: Checkpoint, data_root: Path) -> None:
     from stpm.train.datasets import read_images
 
-    _, images = read_images(stad_checkpoint.held_out_images(), (24, 24))
+    _, images = read_images(stad_checkpoint.held_out_images(), stad_checkpoint.config.input_size)
     model = stad_checkpoint.model()
     maps, _ = model(torch.from_numpy(images))
     # The sum of two standardised errors has mean zero over the same images.
@@ -143,10 +143,17 @@ def test_students_learn(data_root: Path, teacher_file: Path, tmp_path: Path) -> 
 
     config = configure(
         "stad",
-        (24, 24),
+        (12, 12),
         {"patch-sizes": "17", "students": "2", "teacher-steps": "1", "teacher-batch": "4"},
     )
-    options = replace(METHOD.options, epochs=3, learning_rate=1e-3, device="cpu", precision="fp32")
+    options = replace(
+        METHOD.options,
+        epochs=3,
+        train_share=0.3,
+        learning_rate=1e-3,
+        device="cpu",
+        precision="fp32",
+    )
     source = read_source(data_root / "weave/train/good", config, options)
     teacher = TeacherSource(teacher_file, None, tmp_path)
     fit, _ = prepare(
