@@ -44,6 +44,7 @@ class DeploymentGraph(nn.Module):
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
         for network in map(self.model.get_submodule, self.model.networks):
             fold_batch_norm(network)
+            round_weights(network, self.dtype)
             network.to(self.dtype)
         self.requires_grad_(False)
 
@@ -146,6 +147,27 @@ def fold_batch_norm(network: nn.Module) -> None:
             folded = fuse_conv_bn_eval(modules[name], modules[node.target])
             network.set_submodule(name, folded)
             network.set_submodule(node.target, nn.Identity())
+
+
+def round_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Round convolutions to a precision so that each filter keeps its sum, in place.
+
+    What one weight loses is passed on to the next of its filter (error diffusion). Inputs after a
+    ReLU are all positive: errors that add up would shift every output of the filter.
+    """
+    if dtype == torch.float32:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            weights = module.weight.detach().double().flatten(1)
+            rounded = torch.empty_like(weights)
+            lost = torch.zeros(len(weights), dtype=torch.float64)
+            for i, column in enumerate(weights.T):
+                wished = column + lost
+                rounded[:, i] = wished.to(dtype)
+                lost = wished - rounded[:, i]
+            with torch.no_grad():
+                module.weight.copy_(rounded.view_as(module.weight))
 
 
 class _LayerTracer(fx.Tracer):

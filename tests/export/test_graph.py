@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from stpm.export.graph import DTYPES, DeploymentGraph, fold_batch_norm
+from stpm.export.graph import DTYPES, DeploymentGraph, fold_batch_norm, round_weights
 from stpm.runtime.parity import TOLERANCES, Parity, compare
 from stpm.runtime.preprocess import resize
 from stpm.train.backbones import BACKBONES, LEVELS, pyramid, state_hash
@@ -189,3 +189,27 @@ def test_features_of_zero_give_a_score_of_zero(precision: str) -> None:
     maps, scores = DeploymentGraph(model, precision)(torch.from_numpy(frames(SIZE)))
     assert not maps.any()
     assert not scores.any()
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8)])
+def test_rounded_filters_keep_their_sums(dtype: torch.dtype, digits: int) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(16, 8, 3, bias=False))
+    exact = network[0].weight.detach().double().clone()
+    round_weights(network, dtype)
+    rounded = network[0].weight.detach()
+    assert torch.equal(rounded, rounded.to(dtype).float())
+    # A weight may move by its own rounding and by what the one before it lost.
+    largest = exact.abs().max() * 2.0**-digits
+    assert (rounded - exact).abs().max() <= 2 * largest
+    sums = (rounded - exact).flatten(1).sum(1).abs()
+    assert sums.max() <= largest
+    plain = (exact.to(dtype) - exact).flatten(1).sum(1).abs()
+    assert sums.mean() < plain.mean() / 3
+
+
+def test_fp32_weights_are_left_alone() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+    before = network[0].weight.detach().clone()
+    round_weights(network, torch.float32)
+    assert torch.equal(network[0].weight, before)
