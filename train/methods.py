@@ -170,9 +170,14 @@ class Method(Protocol):
     """The defaults of training."""
 
     def blank(
-        self, config: Any, options: FitOptions, source: TeacherSource, images: Path
+        self, config: Any, options: FitOptions, source: TeacherSource, images: Sequence[Path]
     ) -> tuple[Network, dict[str, str]]:
         """Build an untrained network on a ready teacher.
+
+        Args:
+            config, options: of the run.
+            source: of the teacher.
+            images: that are trained on; see `stpm.train.datasets.read_image`.
 
         Returns:
             The network, and the teacher's identity: `source` and `sha256` of its weights.

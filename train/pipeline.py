@@ -96,15 +96,16 @@ def prepare(
     method = open_method(config.method)
     if resume is None:
         teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
-        model, teacher_id = method.blank(config, options, teacher, source.folder)
+        images = [source.folder / source.names[i] for i in source.train_index]
+        model, teacher_id = method.blank(config, options, teacher, images)
         record = _record(source, options)
         blank = Checkpoint(config, {}, dict(model.teacher.state_dict()), teacher_id, record)
     else:
         blank = _resumable(resume, source, config, options)
         model = blank.model()
         model.student.requires_grad_(True)
-    images = source.images
-    fit = method.trainer(model, images[source.train_index], images[source.held_out_index], options)
+    train_images, held_out = (source.images[i] for i in (source.train_index, source.held_out_index))
+    fit = method.trainer(model, train_images, held_out, options)
     if resume is not None:
         fit.load_resume_state(blank.resume, blank.student)
     return fit, blank

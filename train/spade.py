@@ -313,7 +313,7 @@ class SpadeMethod:
         config: SpadeConfig,
         options: FitOptions,  # noqa: ARG002, nothing is drawn at random
         source: TeacherSource,
-        images: Path,  # noqa: ARG002, no teacher is trained
+        images: Sequence[Path],  # noqa: ARG002, no teacher is trained
     ) -> tuple[Spade, dict[str, str]]:
         """Put an empty gallery beside the pre-trained backbone."""
         teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)

@@ -21,6 +21,7 @@ from stpm.train.backbones import (
     load_state,
     state_hash,
 )
+from stpm.train.datasets import list_images
 from stpm.train.fit import (
     EpochRecord,
     FitOptions,
@@ -327,7 +328,11 @@ class StadMethod:
     options = FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
 
     def blank(
-        self, config: StadConfig, options: FitOptions, source: TeacherSource, images: Path
+        self,
+        config: StadConfig,
+        options: FitOptions,
+        source: TeacherSource,
+        images: Sequence[Path],
     ) -> tuple[Stad, dict[str, str]]:
         """Put random students beside the teachers that are kept, or trained now."""
         teacher = PatchNetworks(config.patch_sizes)
@@ -337,7 +342,7 @@ class StadMethod:
                 patch_size,
                 config.teacher_options,
                 weights=source.weights,
-                images=source.images or images,
+                images=list_images(source.images) if source.images else images,
                 folder=source.folder or TEACHER_FOLDER,
                 seed=options.seed,
             )

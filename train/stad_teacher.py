@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from stpm.runtime.console import note, progress
 from stpm.runtime.errors import CheckpointError
-from stpm.runtime.preprocess import load_image
 from stpm.train.backbones import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,7 +24,7 @@ from stpm.train.backbones import (
     load_teacher,
     state_hash,
 )
-from stpm.train.datasets import list_images
+from stpm.train.datasets import read_image
 from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
 
 BACKBONE = "resnet18"
@@ -56,14 +55,14 @@ class TeacherOptions:
 
 
 class Patches:
-    """Draws training patches from a folder of images."""
+    """Draws training patches from images."""
 
     def __init__(self, paths: Sequence[Path], patch_size: int, seed: int) -> None:
         self._paths = paths
         self._size = patch_size
         self._rng = np.random.default_rng(seed)
         self._image = functools.lru_cache(CACHED_IMAGES)(
-            lambda index: Image.fromarray(load_image(paths[index]))
+            lambda index: Image.fromarray(read_image(paths[index]))
         )
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,7 +145,7 @@ def compactness_loss(descriptors: Tensor) -> Tensor:
 
 def train_teacher(
     patch_size: int,
-    images: Path,
+    images: Sequence[Path],
     weights: Path | None,
     options: TeacherOptions,
     seed: int,
@@ -161,7 +160,7 @@ def train_teacher(
 
     Args:
         patch_size: key of `ARCHITECTURES`.
-        images: folder of any images.
+        images: any images.
         weights: of ResNet-18; None takes ImageNet's.
         options: steps, losses, optimiser.
         seed: of initial weights and patches.
@@ -171,7 +170,7 @@ def train_teacher(
         The network, frozen, and the identity of ResNet-18.
     """
     backbone, identity = _deepest(weights)
-    source = Patches(list_images(images), patch_size, seed)
+    source = Patches(images, patch_size, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = PatchNetwork(patch_size)
@@ -214,7 +213,7 @@ def teacher_of(
     options: TeacherOptions,
     *,
     weights: Path | None,
-    images: Path,
+    images: Sequence[Path],
     folder: Path,
     seed: int,
 ) -> tuple[PatchNetwork, str]:
@@ -240,7 +239,7 @@ def teacher_of(
         partial = path.with_suffix(".partial")
         torch.save(content, partial)
         partial.replace(path)
-        note(f"{path}: trained on {images}, kept for other categories")
+        note(f"{path}: trained on {len(images)} images, kept for other categories")
     return _kept(path, patch_size, options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ class StpmMethod:
         config: ModelConfig,
         options: FitOptions,
         source: TeacherSource,
-        images: Path,  # noqa: ARG002, no teacher is trained
+        images: Sequence[Path],  # noqa: ARG002, no teacher is trained
     ) -> tuple[Stpm, dict[str, str]]:
         """Put a random student beside the pre-trained teacher."""
         teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)

@@ -59,7 +59,7 @@ def test_a_teacher_is_trained_once_and_then_reused(
     data_root: Path, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = TeacherOptions(steps=2, batch_size=4, metric=0.5)
-    good = data_root / "weave/train/good"
+    good = sorted((data_root / "weave/train/good").iterdir())
 
     def take(options: TeacherOptions = options) -> tuple[torch.Tensor, str]:
         network, name = teacher_of(
