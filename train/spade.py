@@ -122,12 +122,15 @@ class Spade(Network):
         (levels,) = features
         scores, nearest = self.nearest_images(levels)
         query = pixel_features(levels)
+        # Distances stay, and cancel fewer digits between shorter vectors.
+        centre = query.mean(dim=(2, 3), keepdim=True)
+        query = query - centre
         height, width = query.shape[2:]
         queries = query.flatten(2).transpose(1, 2)
         best: Tensor | None = None
         for k in range(nearest.shape[1]):
             chosen = [level[nearest[:, k]].float() for level in self.student.levels()]
-            gallery = pixel_features(chosen).flatten(2)
+            gallery = (pixel_features(chosen) - centre).flatten(2)
             # |q - g|^2 less the |q|^2 that all neighbours of a pixel share.
             partial = gallery.square().sum(dim=1, keepdim=True) - 2 * (queries @ gallery)
             lowest = partial.amin(dim=2)
@@ -158,11 +161,14 @@ class Spade(Network):
 
     def _search(self, query: Tensor, chosen: Tensor) -> Tensor:
         faiss = _faiss()
-        queries = np.ascontiguousarray(query.flatten(1).T.numpy())
+        centre = query.mean(dim=(1, 2), keepdim=True)  # as in `score`
+        queries = np.ascontiguousarray((query - centre).flatten(1).T.numpy())
         best = np.full(len(queries), np.inf, np.float32)
         for image in chosen:
             levels = [level[image][None].float() for level in self.student.levels()]
-            gallery = np.ascontiguousarray(pixel_features(levels)[0].flatten(1).T.numpy())
+            gallery = np.ascontiguousarray(
+                (pixel_features(levels)[0] - centre).flatten(1).T.numpy()
+            )
             found, _ = faiss.knn(queries, gallery, 1)
             best = np.minimum(best, found[:, 0])
         return torch.from_numpy(best.clip(min=0)).view(1, *query.shape[1:])
