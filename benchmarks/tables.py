@@ -56,7 +56,7 @@ def print_tables(tables: Sequence[Table]) -> None:
 
     console = Console()
     for table in tables:
-        shown = RichTable(title=table.title, box=SIMPLE, pad_edge=False)
+        shown = RichTable(title=table.title, box=SIMPLE, pad_edge=False, collapse_padding=True)
         for i, column in enumerate(table.columns):
             cells = [line for row in table.rows for line in row.cells[i].splitlines()]
             is_text = max(map(len, cells), default=0) > NUMBER_WIDTH
