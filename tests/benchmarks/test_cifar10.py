@@ -57,8 +57,8 @@ def test_the_record_names_images_inside_the_batches(folder: Path, cifar10_root: 
 
 def test_the_levels_have_8_4_and_2_positions_a_side(folder: Path) -> None:
     model = load_checkpoint(folder / "cat.pt").model()
-    maps = model.level_distances(torch.zeros(1, 3, 32, 32))
-    assert [tuple(level.shape) for level in maps] == [(1, 1, 8, 8), (1, 1, 4, 4), (1, 1, 2, 2)]
+    levels = model.teacher(torch.zeros(1, 3, 32, 32))
+    assert [tuple(level.shape[2:]) for level in levels] == [(8, 8), (4, 4), (2, 2)]
 
 
 def test_the_figures_are_those_of_the_whole_test_set(folder: Path, cifar10_root: Path) -> None:
