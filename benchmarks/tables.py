@@ -119,7 +119,7 @@ def peers_tables(content: Mapping[str, Any]) -> list[Table]:
     """Tabulate a result of kind "peers": times, ratios and agreement, the papers' times."""
     height, width = content["image_size"]
     columns = (
-        *("", "p50 ms", "p99 ms", "times the first's", "same maps", "map diff."),
+        *("", "p50 ms", "p99 ms", "ratio", "same maps", "map diff."),
         *("AUROC", "pixel AUROC", "AUPRO"),
     )
     table = Table(f"one {height}x{width} frame in memory to its map", columns)
