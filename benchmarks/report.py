@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from stpm.benchmarks.ablation_lines import read_lines
 from stpm.benchmarks.chapters import Block, Chapter, ablation_block, blocks_of, chapters
 from stpm.benchmarks.gallery import Entry, Gallery, entries_of, galleries
 from stpm.benchmarks.provenance import provenance_tables
-from stpm.benchmarks.result_file import check_out, read_result
+from stpm.benchmarks.result_file import check_out, read_result, write_whole
 from stpm.benchmarks.tables import Table
 from stpm.benchmarks.verdict import Finding, KeyFigure, belong_together, machine, of_kind, summary
 from stpm.benchmarks.verdict_accuracy import accuracy_findings
@@ -102,13 +101,7 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
             assemble({path: content}, [])
     blocks += [("ablation", ablation_block(lines))] if lines else []
     report = assemble(results, blocks)
-    text = markdown(report) if out.suffix == ".md" else page(report, pictures)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(out, markdown(report) if out.suffix == ".md" else page(report, pictures))
 
 
 @contextmanager
