@@ -217,7 +217,8 @@ def report(
 def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:
     from stpm.benchmarks.tables import print_tables
 
-    print_tables(tables)
+    # First, so that a reader of the tables who stops early does not cost the result.
     if out is not None:
         write_result(out, content)
         note(f"{out}: written")
+    print_tables(tables)
