@@ -21,6 +21,7 @@ from stpm.runtime.backends import (
 from stpm.runtime.bundle import MODEL, Bundle, InputContract
 from stpm.runtime.calibration import Calibration
 from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
+from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import compare
 from stpm.runtime.preprocess import ImageSource, load_image, resize
 from stpm.runtime.result import Result
@@ -153,7 +154,14 @@ class Detector:
         for name in installed_engines():
             if name in verified:
                 return name
-        wanted = " or ".join(ENGINES[name].install for name in verified if name in ENGINES)
+        known = [ENGINES[name] for name in verified if name in ENGINES]
+        if known and all(spec.needs_gpu for spec in known) and not gpu_count():
+            raise BackendError(
+                f"{self.bundle.path}: holds only engines for NVIDIA GPUs ({', '.join(verified)}), "
+                "and there is no GPU here; run it where one is, or export again with --engine "
+                "onnxruntime."
+            )
+        wanted = " or ".join(spec.install for spec in known)
         raise BackendError(
             f"{self.bundle.path}: verified with {', '.join(verified) or 'no engine'}, of which "
             f"none is installed; run {wanted or 'stpm-export again'}."

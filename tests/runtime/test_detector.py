@@ -192,6 +192,17 @@ def test_no_verified_engine_is_installed(
         Detector(bundle_path)
 
 
+def test_a_bundle_for_gpus_says_that_there_is_none(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detector_module, "gpu_count", lambda: 0)
+    monkeypatch.setattr(detector_module, "installed_engines", lambda: ["openvino", "onnxruntime"])
+    record = Bundle(copied).manifest.engines["onnxruntime"]
+    rewrite(copied, engines={"tensorrt-rtx": record})
+    with pytest.raises(BackendError, match=r"only engines for NVIDIA GPUs \(tensorrt-rtx\)"):
+        Detector(copied)
+
+
 def test_bundle_without_engines(copied: Path) -> None:
     rewrite(copied, engines={})
     with pytest.raises(BackendError, match="verified with no engine"):
