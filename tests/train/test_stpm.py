@@ -128,6 +128,24 @@ def test_matching_loss_is_twice_the_papers() -> None:
     assert float(loss) == pytest.approx(2 * paper, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matching_loss_has_the_gradient_that_autograd_finds(dtype: torch.dtype) -> None:
+    targets = [unit_features(t).half() for t in levels(0)]
+    gradients = []
+    for loss_of in (
+        matching_loss,
+        lambda ts, ss: sum(squared_distance(t, s).mean() for t, s in zip(ts, ss, strict=True)),
+    ):
+        students = [level.to(dtype).requires_grad_() for level in levels(10)]
+        (3 * loss_of(targets, students)).backward()
+        gradients.append([s.grad.float().numpy() for s in students])
+    rounding = torch.finfo(dtype).eps
+    for ours, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(
+            ours, expected, rtol=4 * rounding, atol=rounding * np.abs(expected).max()
+        )
+
+
 def test_anomaly_map_is_the_product_of_the_upsampled_levels() -> None:
     size, distances = (16, 24), [level[:, :1].abs() for level in levels(0)]
     result = anomaly_map(distances, interpolate_to(size))
