@@ -24,13 +24,12 @@ from stpm.runtime.bundle import Bundle
 from stpm.runtime.calibration import Calibration
 from stpm.runtime.console import note, progress
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError
 from stpm.runtime.overlay import side_by_side
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import (
     GOOD,
     Sample,
-    category_names,
+    find_category,
     open_category,
     read_image,
     read_mask,
@@ -305,16 +304,3 @@ def accuracy_result(
         "means": [asdict(s) for s in summarise(everything)] if len(outcomes) > 1 else [],
         "gallery": pictures,
     }
-
-
-def find_category(model: Path, data: Path) -> str:
-    """Return the category that the model's name begins with, the longest such."""
-    stem = model.name.split(".")[0]
-    names = category_names(data)
-    found = [name for name in names if stem == name or stem.startswith(f"{name}_")]
-    if not found:
-        raise DataError(
-            f"{data}: there is no category that the name of {model.name} begins with, expected one "
-            f"of {', '.join(names)}; name it with --category."
-        )
-    return max(found, key=len)

@@ -157,10 +157,9 @@ def peers(
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Compare bundles with torch, other engines and anomalib: maps first, then time."""
-    from stpm.benchmarks.accuracy import find_category
     from stpm.benchmarks.peers import peers_result
     from stpm.benchmarks.tables import peers_tables
-    from stpm.train.datasets import open_category
+    from stpm.train.datasets import find_category, open_category
 
     check_out(out)
     content = peers_result(

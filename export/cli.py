@@ -22,6 +22,9 @@ def export(
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Teacher and student in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Teacher and student in bfloat16.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Convolutions in INT8, if that costs no accuracy.")
+    ] = False,
     camera_size: Annotated[
         str | None,
         typer.Option(help="HxW of the camera's images, to resize inside the graph."),
@@ -39,6 +42,23 @@ def export(
         typer.Option(
             help="Folder of good images, not trained on, that set the thresholds.",
             show_default="the images held out in training",
+        ),
+    ] = None,
+    quantize: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of good images to quantise on, for --int8.",
+            show_default="the images trained on",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Root of a labelled data set to check the accuracy of --int8 on."),
+    ] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --data.", show_default="the one that the checkpoint's name begins with"
         ),
     ] = None,
     false_alarm_rate: Annotated[
@@ -79,8 +99,9 @@ def export(
     ] = False,
 ) -> None:
     """Export a checkpoint, verify every engine against it, and set the thresholds."""
-    if fp16 and bf16:
-        raise typer.BadParameter("--fp16 and --bf16 exclude each other.")
+    precision = _precision(fp16=fp16, bf16=bf16, int8=int8)
+    if not int8 and (quantize or data or category):
+        raise typer.BadParameter("--quantize, --data and --category are for --int8 alone.")
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
@@ -96,24 +117,30 @@ def export(
     from stpm.export.pipeline import ExportOptions, export_bundle
     from stpm.runtime.backends.tensorrt_build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
-    from stpm.train.datasets import list_images
+    from stpm.train.datasets import find_category, list_images, open_category
 
     checkpoint = load_checkpoint(ckpt, teacher_weights)
     options = ExportOptions(
-        precision="fp16" if fp16 else "bf16" if bf16 else "fp32",
+        precision=precision,
         camera_size=size,
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )
-    calibration = list_images(calibrate) if calibrate else _held_out(checkpoint.held_out_images())
+    calibration = _folder_or(calibrate, checkpoint.held_out_images(), "--calibrate")
+    trained_on = _folder_or(quantize, checkpoint.train_images(), "--quantize") if int8 else []
+    samples = (
+        open_category(data, category or find_category(ckpt, data)).test_samples() if data else []
+    )
     export_bundle(
         checkpoint,
         bundle,
         options,
         verify=list_images(verify) if verify else calibration,
         calibration=calibration,
+        quantization=trained_on,
+        samples=samples,
         report=note,
     )
     typer.echo(bundle)
@@ -157,17 +184,27 @@ def _check_out(bundle: Path, overwrite: bool) -> None:
         raise ExportError(f"{bundle.parent}: there is no such folder; create it first.")
 
 
-def _held_out(paths: list[Path]) -> list[Path]:
-    from stpm.train.datasets import image_exists
+def _folder_or(folder: Path | None, recorded: list[Path], flag: str) -> list[Path]:
+    """List a folder's images, or take those that the checkpoint recorded, if they are there."""
+    from stpm.train.datasets import image_exists, list_images
 
-    missing = [path for path in paths if not image_exists(path)]
+    if folder is not None:
+        return list_images(folder)
+    missing = [path for path in recorded if not image_exists(path)]
     if missing:
         raise ExportError(
-            f"{missing[0]}: this image, held out in training, is not there any more "
-            f"({len(missing)} of {len(paths)} are missing); restore it, or name a folder of good "
-            "images with --calibrate DIR."
+            f"{missing[0]}: this image, recorded in training, is not there any more "
+            f"({len(missing)} of {len(recorded)} are missing); restore it, or name a folder of "
+            f"good images with {flag} DIR."
         )
-    return paths
+    return recorded
+
+
+def _precision(**chosen: bool) -> str:
+    names = [name for name, is_chosen in chosen.items() if is_chosen]
+    if len(names) > 1:
+        raise typer.BadParameter(f"{' and '.join(f'--{n}' for n in names)} exclude each other.")
+    return names[0] if names else "fp32"
 
 
 main = command(export)

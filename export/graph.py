@@ -6,14 +6,19 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 
 from stpm.export.resample import antialias_matrix, bilinear_matrix
+from stpm.export.weights import fold_batch_norm, round_weights
 from stpm.train.methods import Network
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Of teacher and student, by precision; everything else is FP32."""
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float32,
+}
+"""Of teacher and student, in INT8 of what lies between their convolutions; all else is FP32."""
 COARSE_UNIT = 1 << 14
 """8 bits of a grey level and 14 of a coarse weight fit float32; so do those of 500 fine weights."""
 
@@ -27,7 +32,7 @@ class DeploymentGraph(nn.Module):
         """Copy a model into the form that engines run.
 
         Args:
-            model: the trained network; not changed.
+            model: the trained network, for INT8 one of `quantize`; not changed.
             precision: a key of `DTYPES`.
             camera_size: (height, width) of the images, to resize inside; None expects images of
                 the network's input size.
@@ -129,52 +134,6 @@ class MatrixUpsample(nn.Module):
         rows = self.get_buffer(f"rows_{level.shape[2]}")
         columns = self.get_buffer(f"columns_{level.shape[3]}")
         return rows @ level @ columns
-
-
-def fold_batch_norm(network: nn.Module) -> None:
-    """Fold every batch norm that follows a convolution into its weights, in place."""
-    modules = dict(network.named_modules())
-    for node in _LayerTracer().trace(network).nodes:
-        source = node.args[0] if node.args else None
-        if (
-            node.op == "call_module"
-            and isinstance(modules[node.target], nn.BatchNorm2d)
-            and isinstance(source, fx.Node)
-            and isinstance(modules.get(str(source.target)), nn.Conv2d)
-            and len(source.users) == 1
-        ):
-            name = str(source.target)
-            folded = fuse_conv_bn_eval(modules[name], modules[node.target])
-            network.set_submodule(name, folded)
-            network.set_submodule(node.target, nn.Identity())
-
-
-def round_weights(network: nn.Module, dtype: torch.dtype) -> None:
-    """Round convolutions to a precision so that each filter keeps its sum, in place.
-
-    What one weight loses is passed on to the next of its filter (error diffusion). Inputs after a
-    ReLU are all positive: errors that add up would shift every output of the filter.
-    """
-    if dtype == torch.float32:
-        return
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            weights = module.weight.detach().double().flatten(1)
-            rounded = torch.empty_like(weights)
-            lost = torch.zeros(len(weights), dtype=torch.float64)
-            for i, column in enumerate(weights.T):
-                wished = column + lost
-                rounded[:, i] = wished.to(dtype)
-                lost = wished - rounded[:, i]
-            with torch.no_grad():
-                module.weight.copy_(rounded.view_as(module.weight))
-
-
-class _LayerTracer(fx.Tracer):
-    """Keeps convolutions whole that a package derives from torch's own."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _level_sizes(model: Network) -> list[tuple[int, int]]:

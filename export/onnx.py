@@ -6,14 +6,17 @@ import logging
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 
 from stpm.export.graph import DeploymentGraph
+from stpm.export.quantize import WEIGHT_LIMIT
 from stpm.runtime.errors import ExportError
 from stpm.runtime.precision import FP32_PREFIX, NETWORK_PREFIXES
 
-OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22}
+OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22, "int8": 20}
 """Asked of the exporter, by precision; convolutions know bf16 from 22 on."""
 
 
@@ -55,6 +58,7 @@ def onnx_from_graph(graph: DeploymentGraph, path: Path, batch: tuple[int, int]) 
     assert program is not None
     model = program.model_proto
     _name_by_scope(model)
+    _store_integers(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return model
@@ -79,3 +83,18 @@ def _name_by_scope(model: onnx.ModelProto) -> None:
         inside = [p for p in NETWORK_PREFIXES if f"'model.{p.rstrip('/')}" in scopes]
         node.name = f"{inside[0] if inside else FP32_PREFIX}{node.name}"
         del node.metadata_props[:]
+
+
+def _store_integers(model: onnx.ModelProto) -> None:
+    """Round quantised weights here, so that the file holds integers and no weight twice."""
+    graph = model.graph
+    constants = {constant.name: constant for constant in graph.initializer}
+    for node in [
+        n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] in constants
+    ]:
+        weights, scales = (numpy_helper.to_array(constants[name]) for name in node.input[:2])
+        steps = weights / scales.reshape(-1, *[1] * (weights.ndim - 1))
+        integers = np.rint(steps).clip(-WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+        graph.initializer.remove(constants[node.input[0]])
+        graph.initializer.append(numpy_helper.from_array(integers, node.output[0]))
+        graph.node.remove(node)

@@ -10,10 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from stpm.export.gate import Gate
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph, opset
+from stpm.export.quantize import quantize
 from stpm.export.tensorrt import build_engine, check_scoring_types
 from stpm.runtime.backends import (
     ENGINES,
@@ -47,10 +50,13 @@ from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import TOLERANCES, compare
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.datasets import read_image
+from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
+from stpm.train.methods import Network
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
+QUANTIZATION_IMAGES = 32
+"""At most, taken evenly from those that were trained on."""
 BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
 """Engines that can be built where they cannot run."""
 FILE_NAMES = {
@@ -66,7 +72,7 @@ class ExportOptions:
     """What to build.
 
     Attributes:
-        precision: of teacher and student: "fp32", "fp16" or "bf16".
+        precision: of teacher and student: "fp32", "fp16", "bf16" or "int8".
         camera_size: (height, width) to resize from inside the graph; None resizes on the host.
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
@@ -89,9 +95,11 @@ def export_bundle(
     *,
     verify: Sequence[Path],
     calibration: Sequence[Path],
+    quantization: Sequence[Path] = (),
+    samples: Sequence[Sample] = (),
     report: Callable[[str], None],
 ) -> Manifest:
-    """Export, verify every engine against the FP32 torch model, calibrate, and write the bundle.
+    """Export, verify every engine against the torch model, calibrate, and write the bundle.
 
     Args:
         checkpoint: the trained network.
@@ -99,6 +107,8 @@ def export_bundle(
         options: what to build.
         verify: real images to compare engines and reference on.
         calibration: good images that were not trained on.
+        quantization: for INT8, good images to quantise on: those that were trained on.
+        samples: for INT8, labelled test images that it must be as accurate on as FP32.
         report: called with a line about each step.
 
     Returns:
@@ -107,11 +117,17 @@ def export_bundle(
     Raises:
         ExportError: the network cannot be exported, or there is no image to verify with.
         BackendError: a chosen engine, or every installed one, cannot run the graph.
-        ParityError: an engine differs from the reference by more than the tolerance.
+        ParityError: an engine differs from the reference by more than the tolerance, or INT8 is
+            less accurate than FP32.
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
     _check_before_work(options, verify, calibration)
     model = checkpoint.model()
+    gate = None
+    if options.precision == "int8":
+        report("INT8: measuring FP32, then quantising")
+        gate = Gate.of(model, calibration, samples)
+        model = _quantized(checkpoint, model, quantization)
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
         graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
@@ -123,7 +139,7 @@ def export_bundle(
     size_mb = len(onnx_bytes) / 1e6
     report(f"exported {options.precision} ONNX, opset {opset(onnx_model)}, {size_mb:.1f} MB")
 
-    with progress("reference, FP32 torch", len(verify)) as on_images:
+    with progress("reference, torch", len(verify)) as on_images:
         reference = score_files(torch_scorer(model), verify, on_images)
     engines, built_files = {}, {}
     for name, (engine, built) in _open_engines(graph, onnx_bytes, options, report).items():
@@ -141,6 +157,8 @@ def export_bundle(
             if calibration != verify:
                 with progress(f"{name}, thresholds", len(calibration)) as on_images:
                     outputs = score_files(scorer, calibration, on_images)
+            if gate is not None:
+                parity |= gate.check(name, outputs, scorer)
         thresholds = _calibrate(outputs, options.false_alarm_rate)
         engines[name] = _record(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
@@ -177,6 +195,22 @@ def _check_before_work(
         check_image_count(len(calibration), options.false_alarm_rate)
     for name in options.engines or ():
         check_engine(name, to_run=name not in BUILT_WITHOUT_GPU)
+
+
+def _quantized(checkpoint: Checkpoint, model: Network, images: Sequence[Path]) -> Network:
+    if checkpoint.config.method != "stpm":
+        raise ExportError(
+            f"INT8 is for the method stpm alone, got {checkpoint.config.method}; export in another "
+            "precision."
+        )
+    if not images:
+        raise ExportError(
+            "the checkpoint records no images that were trained on; name a folder of good images "
+            "to quantise on with --quantize DIR."
+        )
+    step = -(-len(images) // QUANTIZATION_IMAGES)
+    _, pixels = read_images(images[::step], model.input_size)
+    return quantize(model, torch.from_numpy(pixels))
 
 
 def _open_engines(
@@ -229,7 +263,7 @@ def _verify(name: str, reference: Outputs, outputs: Outputs, precision: str) -> 
     tolerance = TOLERANCES[precision]
     if not parity.holds(tolerance):
         raise ParityError(
-            f"{name} differs from the FP32 reference by {parity.map_difference:.2g} of a map's "
+            f"{name} differs from the reference in torch by {parity.map_difference:.2g} of a map's "
             f"maximum and {parity.score_difference:.2g} of a score, expected at most "
             f"{tolerance:.2g} in {precision}; no bundle was written, export in another precision."
         )

@@ -18,7 +18,7 @@ MAX_SIDE = 16384
 MAX_BATCH = 4096
 MAX_TEXT = 1000
 """Characters."""
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 RESIZES = ("host", "graph")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

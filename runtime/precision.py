@@ -8,7 +8,7 @@ NETWORK_PREFIXES = ("teacher/", "student/")
 """Begin the names of the nodes inside them."""
 FP32_PREFIX = "fp32/"
 """Begins the names of all other nodes, the scoring part."""
-NETWORK_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+NETWORK_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}
 """Types of teacher and student as engines name them, by precision."""
 
 

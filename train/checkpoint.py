@@ -54,8 +54,15 @@ class Checkpoint:
 
     def held_out_images(self) -> list[Path]:
         """Return the paths of the images that were held out in training; empty if unknown."""
+        return self._images("held_out")
+
+    def train_images(self) -> list[Path]:
+        """Return the paths of the images that were trained on; empty if unknown."""
+        return self._images("train")
+
+    def _images(self, part: str) -> list[Path]:
         folder = Path(self.training.get("folder", "."))
-        return [folder / name for name in self.training.get("held_out", [])]
+        return [folder / name for name in self.training.get(part, [])]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -14,7 +14,6 @@ from stpm.benchmarks.accuracy import (
     Candidate,
     Decisions,
     candidates,
-    find_category,
     measure,
     save_gallery,
     summarise,
@@ -24,6 +23,7 @@ from stpm.runtime import BackendError, Detector
 from stpm.runtime import detector as detector_module
 from stpm.runtime.calibration import Calibration
 from stpm.runtime.errors import DataError
+from stpm.train.datasets import find_category
 from stpm.train.datasets import labelled_samples as list_samples
 from stpm.train.evaluate import Outputs, Scorer
 from stpm.train.metrics import aupro, auroc

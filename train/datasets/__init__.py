@@ -8,7 +8,7 @@ from stpm.train.datasets.images import (
     read_images,
     read_mask,
 )
-from stpm.train.datasets.layouts import category_names, open_category
+from stpm.train.datasets.layouts import category_names, find_category, open_category
 from stpm.train.datasets.mvtec import labelled_samples
 from stpm.train.datasets.samples import GOOD, Category, Sample
 from stpm.train.datasets.split import split_held_out, take_share
@@ -19,6 +19,7 @@ __all__ = [
     "Sample",
     "category_names",
     "data_hash",
+    "find_category",
     "image_exists",
     "labelled_samples",
     "list_images",

@@ -43,6 +43,23 @@ def category_names(root: Path) -> list[str]:
     return _layout(root).names(root)
 
 
+def find_category(model: Path, data: Path) -> str:
+    """Return the category that the model's name begins with, the longest such.
+
+    Raises:
+        DataError: the layout is not known, or no category fits.
+    """
+    stem = model.name.split(".")[0]
+    names = category_names(data)
+    found = [name for name in names if stem == name or stem.startswith(f"{name}_")]
+    if not found:
+        raise DataError(
+            f"{data}: there is no category that the name of {model.name} begins with, expected one "
+            f"of {', '.join(names)}; name it with --category."
+        )
+    return max(found, key=len)
+
+
 def _layout(root: Path) -> type[Category]:
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; check --data.")

@@ -1,0 +1,87 @@
+"""The gate of INT8: offered only where it finds defects as well as FP32 does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stpm.runtime.backends import Outputs
+from stpm.runtime.errors import ParityError
+from stpm.train.datasets import Sample
+from stpm.train.evaluate import Scorer, evaluate, score_files, torch_scorer
+from stpm.train.methods import Network
+
+LARGEST_LOSS = 0.003
+"""Of image AUROC, pixel AUROC and AUPRO against FP32."""
+LARGEST_NOISE = 1.3
+"""How many times higher the maps of good images may be in the mean than in FP32."""
+METRICS = ("image_auroc", "pixel_auroc", "aupro")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What FP32 reaches.
+
+    Attributes:
+        good_map: mean of the maps of the good images.
+        samples: labelled test images; may be empty.
+        metrics: of `METRICS` on them, what there is.
+    """
+
+    good_map: float
+    samples: Sequence[Sample]
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, model: Network, good: Sequence[Path], samples: Sequence[Sample]) -> Gate:
+        """Measure the FP32 model on good images, and on labelled ones if there are any.
+
+        Raises:
+            DataError: an image or mask cannot be used, or a class is missing.
+        """
+        scorer = torch_scorer(model)
+        anomaly_maps, _ = score_files(scorer, good)
+        return cls(float(anomaly_maps.mean()), samples, _metrics(scorer, samples))
+
+    def check(self, name: str, good: Outputs, scorer: Scorer) -> dict[str, float]:
+        """Measure an engine likewise.
+
+        Args:
+            name: of the engine.
+            good: its outputs for the good images.
+            scorer: the engine.
+
+        Returns:
+            By name: `good_map_ratio` to FP32, and of each metric what is lost.
+
+        Raises:
+            ParityError: it is worse than the limits allow.
+        """
+        ratio = float(good[0].mean()) / self.good_map
+        if not ratio <= LARGEST_NOISE:
+            raise ParityError(
+                f"{name} in INT8 gives good images maps {ratio:.2f} times as high as FP32, "
+                f"expected at most {LARGEST_NOISE}; no bundle was written, export with --bf16 or "
+                "--fp16, or quantise on other images with --quantize DIR."
+            )
+        losses = {
+            f"{metric}_loss": self.metrics[metric] - found
+            for metric, found in _metrics(scorer, self.samples).items()
+        }
+        for metric, loss in losses.items():
+            if not loss <= LARGEST_LOSS:
+                raise ParityError(
+                    f"{name} in INT8 loses {loss:.4f} of {metric.removesuffix('_loss')} against "
+                    f"FP32, expected at most {LARGEST_LOSS}; no bundle was written, export with "
+                    "--bf16 or --fp16, or quantise on other images with --quantize DIR."
+                )
+        return {"good_map_ratio": ratio} | losses
+
+
+def _metrics(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, float]:
+    if not samples:
+        return {}
+    overall = evaluate(scorer, samples).overall
+    found = {metric: getattr(overall, metric) for metric in METRICS}
+    return {metric: value for metric, value in found.items() if value is not None}

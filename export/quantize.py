@@ -1,0 +1,184 @@
+"""INT8: convolutions of quantised inputs and weights; what lies between them stays FP32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.onnx.ops
+from torch import Tensor, nn
+
+from stpm.export.weights import fold_batch_norm
+from stpm.train.methods import Network
+
+WEIGHT_LIMIT = 127
+"""Weights are rounded to whole numbers from -127 to 127 times a scale."""
+INPUT_LIMIT = 255
+"""Inputs are rounded to whole numbers from 0 to 255, less a zero point, times a scale."""
+SMALLEST_SCALE = 1e-9
+"""A filter of zeros would have a scale of zero."""
+RANGES = tuple(i / 20 for i in range(6, 21))
+"""Shares of the inputs' range that are tried."""
+SAMPLES = 1 << 19
+"""Inputs of a convolution that its range is chosen on."""
+
+ConvHook = Callable[[str, nn.Conv2d, Tensor, Tensor], Tensor | None]
+"""Takes a convolution's name, itself, its inputs and its outputs; may return other outputs."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The whole multiples of a scale, from a zero point, that values are rounded to.
+
+    Attributes:
+        scale: float32 (), or (C,) of one for each row of the values.
+        zero_point: of the shape of scale; in the values' integers what 0 is.
+        limits: smallest and largest integer.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    limits: tuple[int, int]
+
+    def round(self, values: Tensor) -> Tensor:
+        """Round to the grid, half to even; gradients pass where nothing is clipped."""
+        if torch.onnx.is_in_onnx_export():
+            return self._as_nodes(values)
+        if values.is_meta:  # torch's fake quantisation has no kernel for shapes alone
+            return values
+        if self.scale.ndim:
+            return torch.fake_quantize_per_channel_affine(
+                values, self.scale, self.zero_point, 0, *self.limits
+            )
+        return torch.fake_quantize_per_tensor_affine(
+            values, self.scale, self.zero_point, *self.limits
+        )
+
+    def _as_nodes(self, values: Tensor) -> Tensor:
+        integer = torch.uint8 if self.limits[0] == 0 else torch.int8
+        grid = (self.scale, self.zero_point.to(integer))
+        axis = {"axis": 0} if self.scale.ndim else {}
+        integers = torch.onnx.ops.symbolic(
+            "QuantizeLinear", (values, *grid), axis, dtype=integer, shape=values.shape
+        )
+        return torch.onnx.ops.symbolic(
+            "DequantizeLinear", (integers, *grid), axis, dtype=values.dtype, shape=values.shape
+        )
+
+
+class QuantizedConv(nn.Conv2d):
+    """A convolution in INT8: simulated in FP32, and exported with Q/DQ nodes.
+
+    Inputs have 8 bits without sign and one scale, weights 8 bits with sign and a scale a filter.
+    Bias and output are FP32.
+    """
+
+    input_scale: Tensor
+    input_zero_point: Tensor
+    weight_scales: Tensor
+    weight_zero_points: Tensor
+
+    def __init__(self, conv: nn.Conv2d, inputs: Grid) -> None:
+        """Quantise a convolution, which gives its weights away.
+
+        Args:
+            conv: with batch norm folded in.
+            inputs: what its inputs are rounded to.
+        """
+        super().__init__(
+            *(conv.in_channels, conv.out_channels, conv.kernel_size),  # type: ignore[arg-type]
+            stride=conv.stride,  # type: ignore[arg-type]
+            padding=conv.padding,  # type: ignore[arg-type]
+            dilation=conv.dilation,  # type: ignore[arg-type]
+            groups=conv.groups,
+        )
+        self.weight = conv.weight
+        if conv.bias is None:
+            nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        else:
+            self.bias = conv.bias
+        largest = conv.weight.detach().abs().amax(dim=(1, 2, 3))
+        scales = (largest / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
+        self.register_buffer("input_scale", inputs.scale)
+        self.register_buffer("input_zero_point", inputs.zero_point)
+        self.register_buffer("weight_scales", scales)
+        self.register_buffer("weight_zero_points", torch.zeros_like(scales, dtype=torch.int32))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name
+        """Convolve float32 (N,C,H,W)."""
+        inputs = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
+        weights = Grid(self.weight_scales, self.weight_zero_points, (-WEIGHT_LIMIT, WEIGHT_LIMIT))
+        return self._conv_forward(inputs.round(input), weights.round(self.weight), self.bias)
+
+
+@torch.no_grad()
+def quantize(model: Network, images: Tensor) -> Network:
+    """Return a copy whose convolutions are quantised; nothing is trained.
+
+    Each range is the one of least squared error. Then biases are shifted so that every channel
+    keeps its mean (empirical bias correction, arXiv 1906.04721): what rounding does to all good
+    images alike would look like a difference between teacher and student.
+
+    Args:
+        model: the trained network, in evaluation mode; not changed.
+        images: uint8 (N,H,W,3), good images of the network's input size.
+    """
+    quantized = copy.deepcopy(model)
+    x = quantized.normalise(images.permute(0, 3, 1, 2))
+    for name in quantized.networks:
+        _quantize_network(quantized.get_submodule(name), x)
+    return quantized
+
+
+def _quantize_network(network: nn.Module, x: Tensor) -> None:
+    fold_batch_norm(network)
+    grids: dict[str, Grid] = {}
+    means: dict[str, Tensor] = {}
+
+    def observe(name: str, _: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
+        grids[name] = _least_error_grid(inputs)
+        means[name] = outputs.mean(dim=(0, 2, 3))
+
+    def correct(name: str, conv: nn.Conv2d, _: Tensor, outputs: Tensor) -> Tensor:
+        assert conv.bias is not None
+        shift = means[name] - outputs.mean(dim=(0, 2, 3))
+        conv.bias += shift
+        return outputs + shift.view(-1, 1, 1)
+
+    _run(network, x, observe)
+    for name, grid in grids.items():
+        conv = network.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        network.set_submodule(name, QuantizedConv(conv, grid))
+    _run(network, x, correct)
+
+
+def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:
+    """Run a network, calling a hook after each convolution; see `ConvHook`."""
+    handles = [
+        conv.register_forward_hook(
+            lambda conv, args, outputs, name=name: hook(name, conv, args[0], outputs)
+        )
+        for name, conv in network.named_modules()
+        if isinstance(conv, nn.Conv2d)
+    ]
+    try:
+        network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _least_error_grid(inputs: Tensor) -> Grid:
+    """Choose from a part of the inputs, always the same: convolutions of one input share it."""
+    low, high = inputs.min().clamp_max(0), inputs.max()
+    samples = inputs.flatten()[:: inputs.numel() // SAMPLES + 1]
+    grids = []
+    for share in RANGES:
+        scale = ((high - low) * share / INPUT_LIMIT).clamp_min(SMALLEST_SCALE)
+        zero_point = (-low * share / scale).round().to(torch.int32)
+        grids.append(Grid(scale, zero_point, (0, INPUT_LIMIT)))
+    errors = [(grid.round(samples) - samples).square().mean() for grid in grids]
+    return grids[int(torch.stack(errors).argmin())]
