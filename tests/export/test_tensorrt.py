@@ -103,12 +103,20 @@ def test_engines_for_chosen_gpus(graph: Callable[..., bytes]) -> None:
     assert len({engine.content for engine in engines.values()}) == 2
 
 
+@pytest.mark.parametrize(("precision", "batch", "camera_size"), VARIANTS)
+def test_turing_and_newer_gpus_share_an_engine(
+    precision: str, batch: Size, camera_size: Size | None, graph: Callable[..., bytes]
+) -> None:
+    archs = ("sm75", "sm86", "sm89", "sm120")
+    content = graph(precision, batch, camera_size)
+    built = build_engine(RTX, content, precision, batch, BuildOptions(gpu_archs=archs))
+    assert built.built_with["device"] == "sm75,sm86,sm89,sm120"
+
+
 def test_gpus_that_cannot_be_built_for(graph: Callable[..., bytes]) -> None:
     content = graph("fp16", (1, 1), None)
     with pytest.raises(BackendError, match=r"no GPU architecture sm90, expected sm75, .*sm120"):
         build_engine(RTX, content, "fp16", (1, 1), BuildOptions(gpu_archs=("sm90",)))
-    with pytest.raises(BackendError, match=r"fp32/node_matmul' for Turing \(SM75\): FP32 GEMM"):
-        build_engine(RTX, content, "fp16", (1, 1), BuildOptions(gpu_archs=("sm75",)))
 
 
 def test_scoring_in_fp16_is_caught(
