@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from stpm.export.resample import antialias_matrix, bilinear_matrix
+from stpm.export.resample import antialias_matrix, bilinear_matrix, blocks_of
 from stpm.export.weights import fold_batch_norm, round_weights
 from stpm.train.methods import Network
 
@@ -83,29 +86,49 @@ class PillowResize(nn.Module):
     coarse and a fine one, and no product or sum is ever rounded, whatever an engine's order.
     """
 
-    coarse_columns: Tensor
-    fine_columns: Tensor
-    coarse_rows: Tensor
-    fine_rows: Tensor
-
     def __init__(self, size: tuple[int, int], target: tuple[int, int]) -> None:
         super().__init__()
-        self._height_changes = size[0] != target[0]
-        self._width_changes = size[1] != target[1]
-        rows, columns = (antialias_matrix(s, t) for s, t in zip(size, target, strict=True))
-        # A buffer each: from slices of a common one TensorRT-RTX builds other bytes each time.
-        for axis, weights in (("rows", rows), ("columns", columns.T.copy())):
-            coarse, fine = _coarse_and_fine(torch.from_numpy(weights))
-            self.register_buffer(f"coarse_{axis}", coarse)
-            self.register_buffer(f"fine_{axis}", fine)
+        same = [s == t for s, t in zip(size, target, strict=True)]
+        self.rows, self.columns = (
+            nn.Identity() if equal else _AxisResize(antialias_matrix(s, t))
+            for equal, s, t in zip(same, size, target, strict=True)
+        )
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
-        if self._width_changes:
-            pixels = _rounded_sum(pixels @ self.coarse_columns, pixels @ self.fine_columns)
-        if self._height_changes:
-            pixels = _rounded_sum(self.coarse_rows @ pixels, self.fine_rows @ pixels)
-        return pixels
+        across = self.columns(pixels.permute(0, 3, 1, 2))
+        down = self.rows(across.permute(0, 3, 2, 1))
+        return down.permute(0, 2, 1, 3)
+
+
+class _AxisResize(nn.Module):
+    """Products of a resizing matrix with the channels, as convolutions by its blocks.
+
+    TensorRT-RTX has no FP32 matrix products on Turing, and the matrix is nearly all zeros.
+    """
+
+    index: Tensor
+    coarse: Tensor
+    fine: Tensor
+
+    def __init__(self, matrix: NDArray[np.float32]) -> None:
+        super().__init__()
+        weights, index = blocks_of(matrix)
+        self._groups = len(index)
+        coarse, fine = _coarse_and_fine(torch.from_numpy(weights))
+        # A buffer each: from slices of a common one TensorRT-RTX builds other bytes each time.
+        self.register_buffer("coarse", coarse[:, :, None, None])
+        self.register_buffer("fine", fine[:, :, None, None])
+        self.register_buffer("index", torch.from_numpy(index.reshape(-1)))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pixels = pixels.index_select(1, self.index)
+        coarse, fine = (
+            functional.conv2d(pixels, weights, groups=self._groups)
+            for weights in (self.coarse, self.fine)
+        )
+        whole = torch.floor(coarse)
+        return whole + torch.floor(coarse - whole + fine + 0.5)
 
 
 def _coarse_and_fine(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,26 +137,26 @@ def _coarse_and_fine(weights: Tensor) -> tuple[Tensor, Tensor]:
     return coarse, weights - coarse
 
 
-def _rounded_sum(coarse: Tensor, fine: Tensor) -> Tensor:
-    whole = torch.floor(coarse)
-    return whole + torch.floor(coarse - whole + fine + 0.5)
-
-
 class MatrixUpsample(nn.Module):
-    """Bilinear upsampling of level maps to one size, as U M V'."""
+    """Bilinear upsampling of level maps to one size, as U M V', the products as convolutions.
+
+    TensorRT-RTX has no FP32 matrix products on Turing, and does not build the same bytes each time
+    from convolutions of one dimension.
+    """
 
     def __init__(self, level_sizes: list[tuple[int, int]], target: tuple[int, int]) -> None:
         super().__init__()
         for height, width in level_sizes:
-            rows, columns = bilinear_matrix(height, target[0]), bilinear_matrix(width, target[1])
-            self.register_buffer(f"rows_{height}", torch.from_numpy(rows))
-            self.register_buffer(f"columns_{width}", torch.from_numpy(columns.T.copy()))
+            for name, size, axis in (("rows", height, 0), ("columns", width, 1)):
+                matrix = torch.from_numpy(bilinear_matrix(size, target[axis]))
+                self.register_buffer(f"{name}_{size}", matrix[:, :, None, None])
 
     def forward(self, level: Tensor) -> Tensor:
         """Upsample float32 (N,1,h,w) to (N,1,H,W)."""
         rows = self.get_buffer(f"rows_{level.shape[2]}")
         columns = self.get_buffer(f"columns_{level.shape[3]}")
-        return rows @ level @ columns
+        across = functional.conv2d(level.permute(0, 3, 2, 1), columns)
+        return functional.conv2d(across.permute(0, 2, 1, 3), rows).permute(0, 3, 1, 2)
 
 
 def _level_sizes(model: Network) -> list[tuple[int, int]]:

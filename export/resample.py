@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 PILLOW_PRECISION_BITS = 22
 """Pillow rounds its weights to multiples of 2^-22 for 8-bit images; float32 holds them exactly."""
+BLOCK_ROWS = 16
+"""Of a resizing matrix whose products are computed together: fewer compute fewer zeros."""
 
 
 def antialias_matrix(size: int, target: int) -> NDArray[np.float32]:
@@ -55,3 +57,26 @@ def bilinear_matrix(size: int, target: int) -> NDArray[np.float32]:
         matrix[row, low] += 1.0 - (position - low)
         matrix[row, high] += position - low
     return matrix.astype(np.float32)
+
+
+def blocks_of(matrix: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Cut a matrix whose rows are zero but for a few neighbours into blocks of rows.
+
+    Args:
+        matrix: float32 (target,size).
+
+    Returns:
+        The blocks' weights one below the other, float32 (target,length), and the columns of
+        `matrix` that each block takes them from, int64 (blocks,length); what they leave out is
+        zero. Blocks have at least `BLOCK_ROWS` rows, and as many each as divide `target`.
+    """
+    target, size = matrix.shape
+    most = max(target // BLOCK_ROWS, 1)
+    count = next(count for count in range(most, 0, -1) if target % count == 0)
+    blocks = matrix.reshape(count, -1, size)
+    used = [np.flatnonzero(block.any(axis=0)) for block in blocks]
+    length = max(columns[-1] - columns[0] + 1 for columns in used)
+    first = np.array([min(columns[0], size - length) for columns in used])
+    index = first[:, None] + np.arange(length)
+    weights = np.concatenate([block[:, i] for block, i in zip(blocks, index, strict=True)])
+    return weights, index

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
 from stpm.runtime.backends import BuiltEngine
 from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt_library import load_library
-from stpm.runtime.errors import ParityError
+from stpm.runtime.errors import BackendError, ParityError
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.precision import (
     NETWORK_TYPES,
@@ -36,6 +40,7 @@ def build_engine(
         ParityError: a layer has another type than the precision asks for.
     """
     library = load_library(name)
+    check_signed(library.title, model)
     device = ""
     if gpu_count() and not library.is_rtx:
         from stpm.runtime.backends.cuda import device_label
@@ -45,6 +50,29 @@ def build_engine(
     check_scoring_types(library.title, built.layer_precisions)
     check_network_types(library.title, built.layer_precisions, precision)
     return built
+
+
+def check_signed(engine: str, model: bytes) -> None:
+    """Refuse integers without sign: TensorRT would take 255 for 127, and not say so.
+
+    Args:
+        engine: how an error names it.
+        model: the ONNX file's content.
+
+    Raises:
+        BackendError: with the name of the first node that has them.
+    """
+    try:
+        graph = onnx.load_from_string(model).graph
+    except DecodeError:
+        return  # the library's parser says more
+    unsigned = {t.name for t in graph.initializer if t.data_type == TensorProto.UINT8}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and unsigned & {*node.input[2:]}:
+            raise BackendError(
+                f"{engine} quantises to signed integers alone, and node {node.name} to uint8; "
+                "export in another precision for this engine."
+            )
 
 
 def check_scoring_types(engine: str, types: dict[str, str]) -> None:

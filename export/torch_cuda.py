@@ -16,7 +16,7 @@ from torch._inductor.package.package import package_aoti
 
 from stpm.export.graph import DeploymentGraph
 from stpm.runtime.backends import BuiltEngine
-from stpm.runtime.backends.torch_cuda import PARTS, versions
+from stpm.runtime.backends.torch_cuda import PARTS, versions, without_tf32
 from stpm.runtime.errors import ExportError
 
 
@@ -46,7 +46,7 @@ def package_from_graph(graph: DeploymentGraph, batch: tuple[int, int], device: s
     images = torch.zeros(count, *graph.input_size, 3, dtype=torch.uint8, device=device)
     parts = (_Prepare(graph), graph.model.teacher, graph.model.student, _Score(graph))
     try:
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad(), without_tf32():
             x = parts[0](images)
             features = (*parts[1](x), *parts[2](x))
             inputs: Iterable[tuple[Tensor, ...]] = ((images,), (x,), (x,), features)

@@ -38,7 +38,7 @@ class TensorRtEngine:
         self._built = built
         self._largest = batch[1]
         self._device = device_label()
-        self._runtime = library.api.Runtime(library.logger)
+        self._runtime = library.create("Runtime")
         self._engine = self._runtime.deserialize_cuda_engine(built.content)
         if self._engine is None:
             raise BackendError(

@@ -13,7 +13,7 @@ from stpm.runtime.errors import BackendError
 
 AUXILIARY_STREAMS = 1
 """Besides the main one: teacher and student do not depend on each other."""
-TYPE_NAMES = {"FLOAT": "f32", "HALF": "f16", "BF16": "bf16"}
+TYPE_NAMES = {"FLOAT": "f32", "HALF": "f16", "BF16": "bf16", "INT8": "i8"}
 """As `stpm.runtime.precision` names them; others keep the library's name in small letters."""
 
 
@@ -75,23 +75,22 @@ def engine_from_onnx(
     """
     with library.lock:
         library.errors.clear()
-        builder = _builder(library)
+        builder = library.create("Builder")
         network = _network(library, builder, model)
         graph_sha256 = hashlib.sha256(model).hexdigest()
         config = _config(library, builder, options)
         _add_profile(builder, config, network, batch, options)
         timings = cache_key("timings", library.name, library.version, device, graph_sha256)
-        if not library.is_rtx:  # which measures nothing while it builds
-            cached = config.create_timing_cache(read_cache(timings) or b"")
-            config.set_timing_cache(cached, False)
+        library.use_timings(config, read_cache(timings))
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BackendError(
                 f"{library.title} cannot build an engine ({library.reason()}); choose another "
                 "engine, precision or GPU architecture."
             )
-        if not library.is_rtx:
-            write_cache(timings, bytes(config.get_timing_cache().serialize()))
+        measured = library.timings(config)
+        if measured is not None:
+            write_cache(timings, measured)
         built_for = ",".join(options.gpu_archs) or device or "portable"
         built_with = {
             library.name: library.version,
@@ -99,17 +98,6 @@ def engine_from_onnx(
             "model_sha256": graph_sha256,
         }
         return BuiltEngine(bytes(plan), built_with | options.to_texts(), _layer_types(network))
-
-
-def _builder(library: Library) -> Any:
-    try:
-        return library.api.Builder(library.logger)
-    except Exception as error:
-        # The binding turns a missing GPU into a TypeError of its own.
-        raise BackendError(
-            f"{library.title} cannot start ({library.reason()}); it needs an NVIDIA GPU and a "
-            "driver of its CUDA version or newer."
-        ) from error
 
 
 def _network(library: Library, builder: Any, model: bytes) -> Any:
@@ -172,7 +160,19 @@ def _add_profile(
 
 
 def _layer_types(network: Any) -> dict[str, str]:
-    """Read each layer's type from its first output; layers without any have none."""
-    layers = (network.get_layer(index) for index in range(network.num_layers))
+    """Read each layer's type from its first output; layers without any have none.
+
+    A convolution whose input and weights come from INT8 is fused with what converts them.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    from_int8 = {
+        layer.get_output(0).name
+        for layer in layers
+        if layer.type.name == "DEQUANTIZE" and layer.get_input(0).dtype.name == "INT8"
+    }
     types = {layer.name: layer.get_output(0).dtype.name for layer in layers if layer.num_outputs}
+    for layer in layers:
+        if layer.type.name == "CONVOLUTION" and layer.num_inputs > 1:
+            factors = {layer.get_input(index).name for index in range(2)}
+            types[layer.name] = "INT8" if factors <= from_int8 else types[layer.name]
     return {name: TYPE_NAMES.get(kind, kind.lower()) for name, kind in types.items()}

@@ -49,6 +49,21 @@ class Library:
         """Whether engines are built without a GPU, for several, and finished on the one at hand."""
         return self.name == "tensorrt-rtx"
 
+    def create(self, kind: str) -> Any:
+        """Create a "Builder" or a "Runtime".
+
+        Raises:
+            BackendError: there is no GPU that it can use.
+        """
+        try:
+            return getattr(self.api, kind)(self.logger)
+        except Exception as error:
+            # The binding turns a missing GPU into a TypeError of its own.
+            raise BackendError(
+                f"{self.title} cannot start ({self.reason()}); it needs an NVIDIA GPU and a "
+                "driver of its CUDA version or newer."
+            ) from error
+
     def reason(self) -> str:
         """Return the first error since the last call, in one line."""
         message = self.errors[0] if self.errors else "it gives no reason"
@@ -62,11 +77,28 @@ class Library:
         members = self.api.ComputeCapability.__members__
         return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
 
+    def use_timings(self, config: Any, kept: bytes | None) -> None:
+        """Let a build use the timings of kernels that an earlier one kept, if they fit, and add.
+
+        TensorRT-RTX measures nothing while it builds.
+        """
+        if self.is_rtx:
+            return
+        timings = config.create_timing_cache(kept or b"")
+        if timings is None or not config.set_timing_cache(timings, False):
+            self.errors.clear()
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def timings(self, config: Any) -> bytes | None:
+        """Return the timings of a build to keep; None where there are none."""
+        found = None if self.is_rtx else config.get_timing_cache()
+        return None if found is None else bytes(found.serialize())
+
     def refusal(self, plan: bytes) -> str | None:
         """Say why an engine cannot run on this machine; None when it can, or only loading tells."""
         if not self.is_rtx:
             return None
-        validity, diagnostics = self.api.Runtime(self.logger).get_engine_validity(plan)
+        validity, diagnostics = self.create("Runtime").get_engine_validity(plan)
         if validity != self.api.EngineValidity.INVALID:
             return None
         found = self.api.EngineInvalidityDiagnostics.__members__.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -30,6 +30,12 @@ def one_after_the_other(first: Callable[[], Any], second: Callable[[], Any]) -> 
     return first(), second()
 
 
+def without_tf32() -> AbstractContextManager[None]:
+    """Compute FP32 convolutions in FP32: by default torch rounds their factors to 10 bits."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
+
+
 class Package:
     """The parts of one package, loaded; one thread at a time may run them."""
 
@@ -43,9 +49,10 @@ class Package:
 
     def score(self, images: Tensor, both: Both = one_after_the_other) -> tuple[Tensor, Tensor]:
         """Score images uint8 (N,H,W,3); `both` calls teacher and student."""
-        x = self._prepare(images)
-        targets, students = both(lambda: self._teacher(x), lambda: self._student(x))
-        maps, scores = self._score(*targets, *students)
+        with without_tf32():
+            x = self._prepare(images)
+            targets, students = both(lambda: self._teacher(x), lambda: self._student(x))
+            maps, scores = self._score(*targets, *students)
         return maps, scores
 
 

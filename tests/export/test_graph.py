@@ -158,7 +158,8 @@ def test_only_teacher_and_student_are_in_the_precision(precision: str) -> None:
     graph = DeploymentGraph(model, precision, (96, 80))
     for name, tensor in [*graph.named_parameters(), *graph.named_buffers()]:
         inside = name.startswith(("model.teacher.", "model.student."))
-        assert tensor.dtype == (DTYPES[precision] if inside else torch.float32), name
+        if tensor.is_floating_point():  # and no index
+            assert tensor.dtype == (DTYPES[precision] if inside else torch.float32), name
     parity = difference(model, graph, frames((96, 80)))
     assert parity.holds(TOLERANCES[precision]), parity
 

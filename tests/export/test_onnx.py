@@ -105,11 +105,14 @@ def test_convolutions_are_in_the_precision_without_batch_norm(
 ) -> None:
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    assert {types[name] for node in convolutions for name in node.input[1:]} == {WEIGHTS[precision]}
-    assert Counter(node.name.split("/")[0] for node in convolutions) == {
-        "teacher": 15,
-        "student": 15,
+    resizing = 4 if any("resize" in name for name in types) else 0
+    assert Counter((n.name.split("/")[0], types[n.input[1]]) for n in convolutions) == {
+        ("teacher", WEIGHTS[precision]): 15,
+        ("student", WEIGHTS[precision]): 15,
+        ("fp32", TensorProto.FLOAT): 6 + resizing,
     }
+    biases = [node.input[2] for node in convolutions if len(node.input) > 2]
+    assert {types[name] for name in biases} == {WEIGHTS[precision]}
 
 
 def test_only_known_operations_remain(model: onnx.ModelProto) -> None:
@@ -123,8 +126,8 @@ def test_node_names_say_where_they_stand(model: onnx.ModelProto) -> None:
     assert len(set(names)) == len(names)
     assert all(name.startswith((*NETWORK_PREFIXES, FP32_PREFIX)) for name in names)
     scoring = {n.op_type for n in model.graph.node if n.name.startswith(FP32_PREFIX)}
-    assert scoring >= {"ReduceL2", "Div", "Sub", "Mul", "ReduceSum", "MatMul", "ReduceMax"}
-    assert scoring.isdisjoint({"Conv", "Relu", "MaxPool"})
+    assert scoring >= {"ReduceL2", "Div", "Sub", "Mul", "ReduceSum", "Conv", "ReduceMax"}
+    assert scoring.isdisjoint({"MatMul", "Relu", "MaxPool"})
 
 
 def test_scoring_is_in_fp32(model: onnx.ModelProto, precision: str) -> None:
@@ -134,7 +137,7 @@ def test_scoring_is_in_fp32(model: onnx.ModelProto, precision: str) -> None:
     assert len(casts) == (1 if precision == "fp32" else 8)
 
 
-@pytest.mark.parametrize("operation", ["Sub", "MatMul", "Mul"])
+@pytest.mark.parametrize("operation", ["Sub", "Conv", "Mul"])
 def test_scoring_in_half_precision_is_seen(export_onnx: ExportOnnx, operation: str) -> None:
     model = onnx.load(export_onnx("fp16"))
     scoring = [node for node in model.graph.node if node.name.startswith(FP32_PREFIX)]

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from stpm.export.graph import MatrixUpsample, PillowResize
-from stpm.export.resample import PILLOW_PRECISION_BITS, antialias_matrix, bilinear_matrix
+from stpm.export.resample import (
+    BLOCK_ROWS,
+    PILLOW_PRECISION_BITS,
+    antialias_matrix,
+    bilinear_matrix,
+    blocks_of,
+)
 from stpm.runtime.preprocess import resize
 
 Size = tuple[int, int]
@@ -94,6 +100,29 @@ def test_antialias_weights_are_pillows_fixed_point(size: int, target: int) -> No
     assert (units >= 0).all()
     error = np.abs(units.sum(axis=1) - 2**PILLOW_PRECISION_BITS)
     assert (error <= 0.5 * np.count_nonzero(matrix, axis=1)).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(1, 600), st.integers(1, 300))
+@example(1280, 256)
+@example(5, 251)
+def test_blocks_are_the_matrix_without_its_zeros(size: int, target: int) -> None:
+    matrix = antialias_matrix(size, target)
+    weights, index = blocks_of(matrix)
+    rows = target // len(index)
+    assert rows >= min(BLOCK_ROWS, target)
+    assert index.min() >= 0
+    assert index.max() < size
+    rebuilt = np.zeros_like(matrix)
+    for row, line in enumerate(weights):
+        np.add.at(rebuilt[row], index[row // rows], line)
+    np.testing.assert_array_equal(rebuilt, matrix)
+
+
+def test_blocks_of_a_large_camera_hold_few_zeros() -> None:
+    weights, index = blocks_of(antialias_matrix(1280, 256))
+    assert weights.shape == (256, index.shape[1])
+    assert index.shape[1] < 100
 
 
 @settings(deadline=None, max_examples=100)

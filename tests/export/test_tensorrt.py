@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from stpm.export.cli import main
@@ -19,7 +19,8 @@ from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
 from stpm.export.tensorrt import build_engine, check_network_types, check_scoring_types
 from stpm.runtime import BackendError, Bundle, Detector, ParityError, load_image
-from stpm.runtime.backends.tensorrt_build import BuildOptions
+from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
+from stpm.runtime.backends.tensorrt_library import load_library
 from stpm.runtime.gpu import gpu_count
 from stpm.train import stpm as method
 from stpm.train.backbones import pyramid
@@ -103,12 +104,20 @@ def test_engines_for_chosen_gpus(graph: Callable[..., bytes]) -> None:
     assert len({engine.content for engine in engines.values()}) == 2
 
 
+@pytest.mark.parametrize(("precision", "batch", "camera_size"), VARIANTS)
+def test_turing_and_newer_gpus_share_an_engine(
+    precision: str, batch: Size, camera_size: Size | None, graph: Callable[..., bytes]
+) -> None:
+    archs = ("sm75", "sm86", "sm89", "sm120")
+    content = graph(precision, batch, camera_size)
+    built = build_engine(RTX, content, precision, batch, BuildOptions(gpu_archs=archs))
+    assert built.built_with["device"] == "sm75,sm86,sm89,sm120"
+
+
 def test_gpus_that_cannot_be_built_for(graph: Callable[..., bytes]) -> None:
     content = graph("fp16", (1, 1), None)
     with pytest.raises(BackendError, match=r"no GPU architecture sm90, expected sm75, .*sm120"):
         build_engine(RTX, content, "fp16", (1, 1), BuildOptions(gpu_archs=("sm90",)))
-    with pytest.raises(BackendError, match=r"fp32/node_matmul' for Turing \(SM75\): FP32 GEMM"):
-        build_engine(RTX, content, "fp16", (1, 1), BuildOptions(gpu_archs=("sm75",)))
 
 
 def test_scoring_in_fp16_is_caught(
@@ -133,6 +142,55 @@ def test_networks_in_another_precision_are_caught(graph: Callable[..., bytes]) -
     check_scoring_types("any", types)
     with pytest.raises(ParityError, match=r"1 layers \(student/b\) .* in bf16, expected f16"):
         check_network_types("any", {"teacher/a": "f16", "student/b": "bf16"}, "fp16")
+
+
+def quantized_convolution(inputs: type[np.generic]) -> bytes:
+    """A convolution with a scale a filter, whose inputs are quantised to this type around 0."""
+    constants = {
+        "scale": np.float32(0.05),
+        "zero": inputs(0),
+        "weights": np.random.default_rng(0).integers(-127, 128, (16, 8, 3, 3), dtype=np.int8),
+        "scales": np.full(16, 0.01, np.float32),
+        "zeros": np.zeros(16, np.int8),
+    }
+    nodes = [
+        ("QuantizeLinear", ["images", "scale", "zero"], "q", {}),
+        ("DequantizeLinear", ["q", "scale", "zero"], "x", {}),
+        ("DequantizeLinear", ["weights", "scales", "zeros"], "w", {"axis": 0}),
+        ("Conv", ["x", "w"], "y", {}),
+        ("Relu", ["y"], "map", {}),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(k, i, [o], name=f"student/{o}", **kw) for k, i, o, kw in nodes],
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 8, 9, 9])],
+        [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 16, 7, 7])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def test_int8_convolutions_are_seen() -> None:
+    library = load_library(RTX)
+    content = quantized_convolution(np.int8)
+    options = BuildOptions(gpu_archs=("sm86", "sm120"))
+    types = engine_from_onnx(library, content, (1, 1), options, "").layer_precisions
+    named = {name: kind for name, kind in types.items() if name.startswith("student/")}
+    assert named == {
+        "student/q": "i8",
+        "student/x": "f32",
+        "student/w": "f32",
+        "student/y": "i8",
+        "student/map": "f32",
+    }
+
+
+def test_integers_without_sign_are_refused() -> None:
+    with pytest.raises(BackendError, match=r"signed integers alone, and node student/q to uint8"):
+        build_engine(RTX, quantized_convolution(np.uint8), "fp32", (1, 1), BuildOptions())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from stpm.export.graph import DeploymentGraph
 from stpm.export.torch_cuda import package_from_graph
 from stpm.runtime import BackendError, ExportError
 from stpm.runtime.backends import BuiltEngine, EngineSource
+from stpm.runtime.backends import torch_cuda as backend
 from stpm.runtime.backends.torch_cuda import load
 from stpm.train.backbones import pyramid
 from stpm.train.stpm import ModelConfig, Stpm
@@ -59,6 +60,28 @@ def test_a_package_scores_like_the_graph_without_the_training_code(
         assert float(scores.min()) > 0
         np.testing.assert_allclose(outputs[f"{name}_maps"], maps, atol=1e-5 * float(maps.max()))
         np.testing.assert_allclose(outputs[f"{name}_scores"], scores, rtol=1e-5)
+
+
+def test_fp32_convolutions_are_not_rounded_to_tf32(
+    graph: DeploymentGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = []
+
+    def part(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return torch.zeros(1), torch.zeros(1)
+
+    def compiled(*_: object, **__: object) -> list[str]:
+        part()
+        return []
+
+    monkeypatch.setattr(backend, "load_package", lambda *_, **__: part)
+    backend.Package(b"").score(torch.zeros(1))
+    monkeypatch.setattr(torch_cuda, "aot_compile", compiled)
+    monkeypatch.setattr(torch_cuda, "package_aoti", lambda path, _: Path(path).write_bytes(b""))
+    package_from_graph(graph, (1, 1), "cpu")
+    assert allowed == [False] * 8
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_what_cannot_be_compiled(graph: DeploymentGraph, monkeypatch: pytest.MonkeyPatch) -> None:

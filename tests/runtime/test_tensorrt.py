@@ -12,6 +12,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -319,6 +320,57 @@ def test_scoring_on_the_device_through_the_detector(
     np.testing.assert_array_equal(on_host(scores), expected.run(pixels)[1])
     with pytest.raises(BackendError, match="onnxruntime takes no arrays on the GPU"):
         Detector(gpu_bundle, "onnxruntime").score_on_device(images)
+
+
+class TimingConfig:
+    """Takes timings as TensorRT does: None for damaged ones, False for those of another GPU."""
+
+    def __init__(self) -> None:
+        self.timings: bytes | None = None
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return None if content == b"damaged" else content
+
+    def set_timing_cache(self, timings: bytes, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        if timings == b"of another GPU":
+            return False
+        self.timings = timings
+        return True
+
+    def get_timing_cache(self) -> Any:
+        if self.timings is None:
+            return None
+        return SimpleNamespace(serialize=lambda: bytearray(self.timings + b" and new"))
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (None, b" and new"),
+        (b"old", b"old and new"),
+        (b"damaged", b" and new"),
+        (b"of another GPU", b" and new"),
+    ],
+)
+def test_timings_that_fit_are_used_and_kept(
+    library: Any, kept: bytes | None, expected: bytes
+) -> None:
+    config = TimingConfig()
+    library.use_timings(config, kept)
+    assert library.timings(config) == expected
+    assert replace(library, name="tensorrt-rtx").timings(config) is None
+
+
+def test_without_a_gpu_the_library_cannot_start(library: Any) -> None:
+    def Builder(_: Any) -> None:  # noqa: N802, the library's name
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    library.errors.append("CUDA initialization failure with error: 35")
+    without = replace(library, api=SimpleNamespace(Builder=Builder, __version__="10.13.0"))
+    match = r"10\.13\.0 cannot start \(CUDA initialization .* 35\); it needs an NVIDIA GPU"
+    with pytest.raises(BackendError, match=match):
+        without.create("Builder")
 
 
 def test_a_library_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
