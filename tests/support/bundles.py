@@ -73,7 +73,7 @@ NO_COUNTS = (None, "1", 1.0, True, -1)
 WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     ("name",): NO_TEXTS,
     ("method",): NO_TEXTS,
-    ("precision",): (None, "int8", "FP32", ["fp32"], {}),
+    ("precision",): (None, "int4", "FP32", ["fp32"], {}),
     ("opset",): (*NO_COUNTS, 0, 1001),
     ("input",): NO_OBJECTS,
     ("input", "size"): NO_SIZES,

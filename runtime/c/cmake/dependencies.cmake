@@ -22,6 +22,7 @@ target_link_libraries(stpm_dependencies INTERFACE
 add_library(stpm_warnings INTERFACE)
 if(MSVC)
   target_compile_options(stpm_warnings INTERFACE /W4 /WX)
+  target_compile_definitions(stpm_warnings INTERFACE _CRT_SECURE_NO_WARNINGS) # fopen is C99
 else()
   target_compile_options(stpm_warnings INTERFACE -Wall -Wextra -Wpedantic -Wconversion -Werror)
 endif()

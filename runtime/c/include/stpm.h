@@ -67,7 +67,7 @@ typedef struct stpm_info {
     size_t struct_size;                  /* in: sizeof(stpm_info) */
     const char *name;                    /* of the model */
     const char *engine;                  /* in use */
-    const char *precision;               /* "fp32", "fp16" or "bf16" */
+    const char *precision;               /* "fp32", "fp16", "bf16" or "int8" */
     int32_t input_height, input_width;   /* pixels */
     int32_t resizes;                     /* 0: only images of exactly that size are taken */
     int32_t map_height, map_width;       /* of an anomaly map */

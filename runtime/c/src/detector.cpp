@@ -43,7 +43,7 @@ bool are_finite(const float *values, std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
         std::uint32_t bits;
         std::memcpy(&bits, values + i, sizeof bits);
-        others |= (bits & exponent) == exponent;
+        others |= (bits & exponent) == exponent ? 1 : 0;
     }
     return others == 0;
 }

@@ -193,7 +193,7 @@ Manifest parse(const Json &values) {
     manifest.name = text("name", member(values, "name"));
     text("method", member(values, "method"));
     manifest.precision =
-        choice("precision", member(values, "precision"), {"fp32", "fp16", "bf16"});
+        choice("precision", member(values, "precision"), {"fp32", "fp16", "bf16", "int8"});
     integer("opset", member(values, "opset"), 1, 1000);
     manifest.contract = contract(object("input", member(values, "input")),
                                  member(values, "map_size"));

@@ -29,7 +29,7 @@ RegionFinder::RegionFinder(Size map_size) : size_(map_size) {
 void RegionFinder::collect_row(const float *row, float threshold, std::int32_t y) {
     const std::int32_t width = size_.width;
     std::int32_t any = 0;  // most rows have none, and this loop is vectorised
-    for (std::int32_t x = 0; x < width; ++x) any |= row[x] > threshold;
+    for (std::int32_t x = 0; x < width; ++x) any |= row[x] > threshold ? 1 : 0;
     if (!any) return;
     for (std::int32_t x = 0; x < width; ++x) {
         if (!(row[x] > threshold)) continue;

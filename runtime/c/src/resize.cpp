@@ -13,18 +13,30 @@
 #else
 #define STPM_CLONES
 #endif
+// GCC unrolls loops of up to 16 turns before its vectoriser can see them.
+#if defined(__GNUC__) && !defined(__clang__)
+#define STPM_ROLLED _Pragma("GCC unroll 1")
+#else
+#define STPM_ROLLED
+#endif
 #if defined(__GNUC__)
 #define STPM_INLINE inline __attribute__((always_inline))
+#define STPM_PREFETCH(address) __builtin_prefetch(address, 0, 2)
 #else
 #define STPM_INLINE inline
+#define STPM_PREFETCH(address) static_cast<void>(address)
 #endif
 
 namespace stpm::core {
 namespace {
 
-// Pixels that are weighed side by side; loops over them have a fixed length, for the vectoriser.
+// Rows whose pixels are weighed side by side: two to the four steps of interleave and separate.
+constexpr std::size_t kRows = 16;
+// Output pixels of these rows that are made at a time, so that all they need is in the first cache.
+constexpr std::size_t kStrip = 32;
+constexpr std::size_t kCacheLine = 64;  // bytes
+// Bytes of a row that are weighed side by side in the other direction.
 constexpr std::size_t kLanes = 32;
-constexpr std::size_t kTile = kLanes * kLanes;
 // Fixed-point digits of a weight, as in Pillow's Resample.c: 8 for the pixel, 2 to spare.
 constexpr int kFractionBits = 32 - 8 - 2;
 constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
@@ -58,91 +70,106 @@ const std::uint8_t *row_of(const stpm_image &image, std::ptrdiff_t stride, std::
     return image.pixels + static_cast<std::ptrdiff_t>(row) * stride;
 }
 
-// A perfect shuffle: the bytes of both halves in turn.
-STPM_INLINE void shuffle(const std::uint8_t *in, std::uint8_t *out) {
-    for (std::size_t i = 0; i < kTile / 2; ++i) {
-        out[2 * i] = in[i];
-        out[2 * i + 1] = in[kTile / 2 + i];
+template <class Value>
+void grow(std::vector<Value> &buffer, std::size_t size) {
+    if (buffer.size() < size) buffer.resize(size);
+}
+
+// The loops of zip, unzip and weigh are plain, for the vectoriser.
+template <class Out>
+STPM_INLINE void zip(const std::uint8_t *even, const std::uint8_t *odd, std::size_t count,
+                     Out *out) {
+    for (std::size_t i = 0; i < count; ++i) {
+        out[2 * i] = even[i];
+        out[2 * i + 1] = odd[i];
     }
 }
 
-// Transposes 32x32 bytes: five perfect shuffles exchange the halves of the 10-bit index.
-template <class Out>
-STPM_INLINE void transpose(std::uint8_t *tile, Out *out) {
-    std::uint8_t other[kTile];
-    shuffle(tile, other);
-    shuffle(other, tile);
-    shuffle(tile, other);
-    shuffle(other, tile);
-    shuffle(tile, other);
-    for (std::size_t i = 0; i < kTile; ++i) out[i] = other[i];
+STPM_INLINE void unzip(const std::uint8_t *in, std::size_t count, std::uint8_t *even,
+                       std::uint8_t *odd) {
+    for (std::size_t i = 0; i < count; ++i) {
+        even[i] = in[2 * i];
+        odd[i] = in[2 * i + 1];
+    }
 }
 
-// Weighs `count` groups of neighbouring pixels that stand `step` bytes apart.
+// Writes `length` bytes of each of 16 rows to scratch.block column by column, in 16 bits, from
+// which GCC widens further with one instruction.
+STPM_INLINE void interleave(const std::uint8_t *const *rows, std::size_t start, std::size_t length,
+                            ResizeScratch &scratch) {
+    std::uint8_t *a = scratch.bytes[0].data(), *b = scratch.bytes[1].data();
+    const std::size_t half = kRows / 2 * length;
+    for (std::size_t r = 0; r < kRows / 2; ++r) {
+        zip(rows[r] + start, rows[r + kRows / 2] + start, length, a + 2 * r * length);
+    }
+    zip(a, a + half, half, b);
+    zip(b, b + half, half, a);
+    zip(a, a + half, half, scratch.block.data());
+}
+
+// The inverse: writes `length` columns of 16 bytes to 16 rows, `stride` bytes apart.
+STPM_INLINE void separate(std::uint8_t *columns, std::size_t length, std::uint8_t *out,
+                          std::size_t stride) {
+    std::uint8_t other[kStrip * 3 * kRows];
+    const std::size_t half = kRows / 2 * length;
+    unzip(columns, half, other, other + half);
+    unzip(other, half, columns, columns + half);
+    unzip(columns, half, other, other + half);
+    for (std::size_t r = 0; r < kRows / 2; ++r) {
+        unzip(other + 2 * r * length, length, out + r * stride, out + (r + kRows / 2) * stride);
+    }
+}
+
+// Weighs `count` groups of neighbouring pixels that stand `step` values apart.
 template <std::size_t kCount, class In>
 STPM_INLINE void weigh(const In *source, std::size_t step, const std::int32_t *weights,
-                       std::int32_t count, std::uint8_t *out) {
+                       std::size_t count, std::uint8_t *out) {
     std::int32_t sum[kCount];
-    for (std::size_t i = 0; i < kCount; ++i) sum[i] = kHalf;
-    for (std::int32_t tap = 0; tap < count; ++tap, source += step) {
+    STPM_ROLLED for (std::size_t i = 0; i < kCount; ++i) sum[i] = kHalf;
+    for (std::size_t tap = 0; tap < count; ++tap, source += step) {
         const std::int32_t weight = weights[tap];
-        for (std::size_t i = 0; i < kCount; ++i) sum[i] += source[i] * weight;
+        STPM_ROLLED for (std::size_t i = 0; i < kCount; ++i) sum[i] += source[i] * weight;
     }
     // No weight is negative, but thousands of rounded ones may add up to more than one.
-    for (std::size_t i = 0; i < kCount; ++i) {
+    STPM_ROLLED for (std::size_t i = 0; i < kCount; ++i) {
         out[i] = static_cast<std::uint8_t>(std::min(sum[i] >> kFractionBits, 255));
     }
 }
 
-// Copies up to 32 bytes of 32 rows into a tile of `block` so that equal columns lie side by side,
-// in 16 bits, from which GCC widens further with one instruction.
-STPM_INLINE void interleave(const std::uint8_t *const *rows, std::size_t start, std::size_t size,
-                            std::uint16_t *block) {
-    std::uint8_t tile[kTile];
-    const std::size_t length = std::min(kLanes, size - start);
-    for (std::size_t r = 0; r < kLanes; ++r) {
-        if (length == kLanes) {
-            std::memcpy(tile + r * kLanes, rows[r] + start, kLanes);
-        } else {
-            std::memset(tile + r * kLanes, 0, kLanes);
-            std::memcpy(tile + r * kLanes, rows[r] + start, length);
-        }
-    }
-    transpose(tile, block + start * kLanes);
-}
-
-// Narrows 32 rows of `size` bytes to `out`, rows of `stride` bytes.
-STPM_CLONES void weigh_columns(const Weights &weights, std::size_t width, const Format &format,
+// Narrows 16 rows of `size` bytes to rows of `stride` bytes. The 16 rows after them are fetched
+// from memory meanwhile.
+STPM_CLONES void weigh_columns(const Weights &weights, const Format &format,
                                const std::uint8_t *const *rows, std::size_t size,
-                               std::uint16_t *block, std::uint8_t *narrow, std::uint8_t *out,
-                               std::size_t stride) {
-    const std::size_t step = format.channels * kLanes;
-    std::size_t ready = 0;  // bytes of the rows; no more than needed, so that they stay in the cache
-    std::uint8_t *target = narrow;
-    for (std::size_t x = 0; x < width; ++x) {
-        const auto first = static_cast<std::size_t>(weights.first(x));
-        const auto end = first + static_cast<std::size_t>(weights.count(x));
-        for (; ready < end * format.channels; ready += kLanes) interleave(rows, ready, size, block);
-        if (format.colours == 1) {
-            weigh<kLanes>(block + first * step, step, weights.of(x), weights.count(x), target);
-            target += kLanes;
-        } else {
-            weigh<3 * kLanes>(block + first * step, step, weights.of(x), weights.count(x), target);
-            target += 3 * kLanes;
+                               ResizeScratch &scratch, std::uint8_t *out, std::size_t stride) {
+    std::uint8_t narrow[kStrip * 3 * kRows];
+    const std::size_t step = format.channels * kRows;
+    for (std::size_t x = 0; x < weights.size(); x += kStrip) {
+        const std::size_t count = std::min(kStrip, weights.size() - x);
+        const std::size_t first = weights.first(x);
+        const std::size_t start = first * format.channels;
+        const std::size_t end = weights.end(x + count - 1) * format.channels;
+        interleave(rows, start, std::min(padded(end - start), size - start), scratch);
+        for (std::size_t r = kRows; r < 2 * kRows; ++r) {
+            for (std::size_t i = start; i < end; i += kCacheLine) STPM_PREFETCH(rows[r] + i);
         }
-    }
-    std::uint8_t tile[kTile];
-    for (std::size_t start = 0; start < stride; start += kLanes) {
-        transpose(narrow + start * kLanes, tile);
-        for (std::size_t r = 0; r < kLanes; ++r) {
-            std::memcpy(out + r * stride + start, tile + r * kLanes, kLanes);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint16_t *source =
+                scratch.block.data() + (weights.first(x + i) - first) * step;
+            const std::int32_t *shares = weights.of(x + i);
+            const std::size_t taps = weights.count(x + i);
+            if (format.colours == 1) {
+                weigh<kRows>(source, step, shares, taps, narrow + i * kRows);
+            } else {
+                weigh<3 * kRows>(source, step, shares, taps, narrow + i * 3 * kRows);
+            }
         }
+        separate(narrow, count * format.colours, out + x * format.colours, stride);
     }
 }
 
 // Makes one output row of `stride` bytes from the rows at `between`.
 STPM_CLONES void weigh_rows(const std::uint8_t *between, std::size_t stride,
-                            const std::int32_t *weights, std::int32_t count, std::uint8_t *out) {
+                            const std::int32_t *weights, std::size_t count, std::uint8_t *out) {
     for (std::size_t start = 0; start < stride; start += kLanes) {
         weigh<kLanes>(between + start, stride, weights, count, out + start);
     }
@@ -159,6 +186,16 @@ STPM_CLONES void convert(const std::uint8_t *row, const Format &format, std::siz
         const std::uint8_t *pixel = row + x * format.channels;
         for (std::size_t c = 0; c < 3; ++c) out[3 * x + c] = pixel[format.source[c]];
     }
+}
+
+// The most input pixels that the output pixels of a strip need.
+std::size_t longest_strip(const Weights &weights) {
+    std::size_t longest = 0;
+    for (std::size_t x = 0; x < weights.size(); x += kStrip) {
+        const std::size_t end = weights.end(std::min(x + kStrip, weights.size()) - 1);
+        longest = std::max(longest, end - weights.first(x));
+    }
+    return longest;
 }
 
 }  // namespace
@@ -210,8 +247,8 @@ void Weights::prepare(std::int32_t in, std::int32_t out) {
             const double share = sum == 0 ? row_[k] : row_[k] / sum;
             weights_[i * widest_ + k] = static_cast<std::int32_t>(0.5 + share * (1 << kFractionBits));
         }
-        first_[i] = first;
-        count_[i] = static_cast<std::int32_t>(count);
+        first_[i] = static_cast<std::size_t>(first);
+        count_[i] = count;
     }
     in_ = in;
     out_ = out;
@@ -219,41 +256,56 @@ void Weights::prepare(std::int32_t in, std::int32_t out) {
 
 void Resizer::resize(const stpm_image &image, std::int32_t height, std::int32_t width,
                      std::uint8_t *out) {
-    const Format format = format_of(image.format);
-    const std::ptrdiff_t stride = stride_of(image, format);
-    const auto in_rows = static_cast<std::size_t>(image.height);
-    const auto out_rows = static_cast<std::size_t>(height);
-    const auto columns = static_cast<std::size_t>(width);
-    if (image.height == height && image.width == width) {
-        for (std::size_t y = 0; y < out_rows; ++y) {
-            convert(row_of(image, stride, y), format, columns, out + y * columns * 3);
-        }
+    if (image.height != height || image.width != width) {
+        columns_.prepare(image.width, width);
+        rows_.prepare(image.height, height);
+        weigh_both(image, out);
         return;
     }
-    columns_.prepare(image.width, width);
-    rows_.prepare(image.height, height);
-    const std::size_t size = static_cast<std::size_t>(image.width) * format.channels;
-    const std::size_t narrow_stride = padded(columns * format.colours);
-    block_.resize(std::max(block_.size(), padded(size) * kLanes));
-    narrow_.resize(std::max(narrow_.size(), narrow_stride * kLanes));
-    between_.resize(std::max(between_.size(), (padded(in_rows) + 1) * narrow_stride));
-
-    for (std::size_t start = 0; start < in_rows; start += kLanes) {
-        const std::uint8_t *rows[kLanes];
-        for (std::size_t r = 0; r < kLanes; ++r) {
-            rows[r] = row_of(image, stride, std::min(start + r, in_rows - 1));
-        }
-        weigh_columns(columns_, columns, format, rows, size, block_.data(), narrow_.data(),
-                      between_.data() + start * narrow_stride, narrow_stride);
+    const Format format = format_of(image.format);
+    const std::ptrdiff_t stride = stride_of(image, format);
+    const auto columns = static_cast<std::size_t>(width);
+    for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {
+        convert(row_of(image, stride, y), format, columns, out + y * columns * 3);
     }
-    std::uint8_t *row = between_.data() + padded(in_rows) * narrow_stride;
-    // The colours still stand in the image's order.
+}
+
+// Columns before rows, as Pillow does. Each 16 narrowed rows are used while they are in the cache.
+void Resizer::weigh_both(const stpm_image &image, std::uint8_t *out) {
+    const Format format = format_of(image.format);
+    // The colours of narrowed rows still stand in the image's order.
     const Format narrow = {format.colours, format.colours,
                            {format.source[0], format.source[1], format.source[2]}};
-    for (std::size_t y = 0; y < out_rows; ++y) {
-        weigh_rows(between_.data() + static_cast<std::size_t>(rows_.first(y)) * narrow_stride,
-                   narrow_stride, rows_.of(y), rows_.count(y), row);
-        convert(row, narrow, columns, out + y * columns * 3);
+    const std::ptrdiff_t stride = stride_of(image, format);
+    const auto height = static_cast<std::size_t>(image.height);
+    const std::size_t size = static_cast<std::size_t>(image.width) * format.channels;
+    const std::size_t narrow_size = padded(columns_.size() * format.colours);
+    const std::size_t room = rows_.widest() + 4 * kRows;  // of narrowed rows
+    const std::size_t strip = padded(longest_strip(columns_) * format.channels) * kRows;
+    for (auto &bytes : scratch_.bytes) grow(bytes, strip);
+    grow(scratch_.block, strip);
+    grow(between_, room * narrow_size);
+    grow(row_, narrow_size);
+    std::size_t top = 0;  // the image's row that the first of between_ was made from
+    std::size_t y = 0;
+    for (std::size_t start = 0; start < height; start += kRows) {
+        if (start + kRows > top + room) {
+            const std::size_t needed = rows_.first(y);
+            std::memmove(between_.data(), between_.data() + (needed - top) * narrow_size,
+                         (start - needed) * narrow_size);
+            top = needed;
+        }
+        const std::uint8_t *rows[2 * kRows];
+        for (std::size_t r = 0; r < 2 * kRows; ++r) {
+            rows[r] = row_of(image, stride, std::min(start + r, height - 1));
+        }
+        weigh_columns(columns_, format, rows, size, scratch_,
+                      between_.data() + (start - top) * narrow_size, narrow_size);
+        for (; y < rows_.size() && rows_.end(y) <= start + kRows; ++y) {
+            weigh_rows(between_.data() + (rows_.first(y) - top) * narrow_size, narrow_size,
+                       rows_.of(y), rows_.count(y), row_.data());
+            convert(row_.data(), narrow, columns_.size(), out + y * columns_.size() * 3);
+        }
     }
 }
 
