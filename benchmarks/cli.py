@@ -177,6 +177,55 @@ def peers(
 
 @main.command()
 @known_errors
+def baselines(
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint whose teacher describes pixels.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set, as for stpm-train.")],
+    category: Annotated[
+        str | None, typer.Option(help="Category of --data.", show_default="the model's name")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth test image.")] = 1,
+    train_share: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the good images to learn from.")
+    ] = 1.0,
+    vectors: Annotated[
+        int, typer.Option(min=10, help="Descriptors that the shallow ones learn from.")
+    ] = 20_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the autoencoders.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Evaluate 1-NN, K-means, OC-SVM and two autoencoders beside a checkpoint.
+
+    The first three learn from its teacher's descriptors, the others from images of its input size.
+    """
+    from stpm.benchmarks.tables import accuracy_tables
+
+    check_out(out)
+    try:
+        from stpm.benchmarks.baselines import baselines_result
+    except ModuleNotFoundError as error:
+        raise StpmError(
+            f"baselines need {error.name}, which is not installed; pip install 'stpm[baselines]'."
+        ) from error
+    content = baselines_result(
+        ckpt,
+        data,
+        category=category,
+        every=every,
+        train_share=train_share,
+        vectors=vectors,
+        epochs=epochs,
+        seed=seed,
+        teacher_weights=teacher_weights,
+    )
+    _show(accuracy_tables(content), content, out)
+
+
+@main.command()
+@known_errors
 def compare(
     a: Annotated[Path, typer.Argument(help="Result file.")],
     b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
