@@ -42,7 +42,7 @@ def accuracy(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
     data: Annotated[
         Path,
-        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
     ],
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the model's name")
@@ -152,11 +152,19 @@ def peers(
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth test image.")] = 1,
+    bundles_only: Annotated[
+        bool, typer.Option("--bundles-only", help="Leave out other programs.")
+    ] = False,
     count: Annotated[int, typer.Option(help="Images that each scores while timed.", min=1)] = 200,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 20,
+    warm_up: Annotated[int, typer.Option(help="Images each before the first round.", min=0)] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Compare bundles with torch, other engines and anomalib: maps first, then time."""
+    """Compare bundles with torch, other engines and anomalib: maps first, then time.
+
+    Bundles of other methods are compared with their own reference, and timed in the same rounds.
+    """
     from stpm.benchmarks.accuracy import find_category
     from stpm.benchmarks.peers import peers_result
     from stpm.benchmarks.tables import peers_tables
@@ -166,11 +174,13 @@ def peers(
     content = peers_result(
         ckpt,
         bundles,
-        open_category(data, category or find_category(ckpt, data)).test_samples(),
+        open_category(data, category or find_category(ckpt, data)).test_samples()[::every],
         anomalib_python=anomalib,
         teacher_weights=teacher_weights,
+        bundles_only=bundles_only,
         images=count,
         rounds=rounds,
+        warm_up=warm_up,
     )
     _show(peers_tables(content), content, out)
 

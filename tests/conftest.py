@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,23 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     for seed, name in enumerate(names):
         (folder / name).write_bytes(python2_batch(labels, cifar10_images(20, seed)))
+    return root
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of bytes as MNIST's files hold it (yann.lecun.com/exdb/mnist)."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST as published, of 40 and 20 images of stripes, every digit alike. Do not change it."""
+    root = tmp_path_factory.mktemp("mnist")
+    for part, count in (("train", 40), ("t10k", 20)):
+        images = cifar10_images(count, count)[:, :28, :28, 0]
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (root / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (root / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     return root
 
 
