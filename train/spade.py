@@ -149,7 +149,8 @@ class Spade(Network):
             chosen = [level[nearest[:, k]].float() for level in self.student.levels()]
             gallery = (pixel_features(chosen) - centre).flatten(2)
             partial = gallery.square().sum(dim=1, keepdim=True) - 2 * (queries @ gallery)
-            index = partial.argmin(dim=2, keepdim=True)
+            # Not argmin, for which OpenVINO takes half as long again as for the product.
+            index = partial.topk(1, dim=2, largest=False).indices
             vectors = torch.take_along_dim(gallery.transpose(1, 2), index, dim=1)
             distances = (queries - vectors).square().sum(dim=2)
             best = distances if best is None else torch.minimum(best, distances)

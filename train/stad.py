@@ -1,4 +1,9 @@
-"""STAD, "Uninformed Students" (arXiv 1911.02357): students imitate a teacher's descriptors."""
+"""STAD, "Uninformed Students" (arXiv 1911.02357): students imitate a teacher's descriptors.
+
+Compared with denguir/student-teacher-anomaly-detection (commit fc279ef), which has the same
+targets, e, v, standardisation and mean over scales, and LuyaooChen/uninformed-students-pytorch
+(commit 3c5661e), which takes the root of e.
+"""
 
 from __future__ import annotations
 

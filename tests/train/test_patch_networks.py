@@ -68,7 +68,7 @@ def test_pixels_at_the_border_have_the_descriptor_of_their_mirrored_patch(
     patches = F.unfold(padded, p)[0].T.reshape(-1, 3, p, p)
     dense = network(image)[0].flatten(1).T
     assert len(patches) == len(dense) == image.shape[2] * image.shape[3]
-    chosen = torch.linspace(0, len(dense) - 1, 16).long()  # the corners among them
+    chosen = torch.linspace(0, len(dense) - 1, 16).long()  # two corners among them
     torch.testing.assert_close(dense[chosen], network.patches(patches[chosen]), rtol=0, atol=1e-5)
 
 
