@@ -76,7 +76,7 @@ def train_autoencoder(
         network = Autoencoder((images.shape[1], images.shape[2]), variational=variational)
         optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
         for _ in range(epochs):
-            for index in torch.randperm(len(images)).split(BATCH_SIZE):
+            for index in torch.split(torch.randperm(len(images)), BATCH_SIZE):
                 x = _pixels(images[index.numpy()])
                 reconstruction, divergence = network(x)
                 loss = (reconstruction - x).square().sum(dim=(1, 2, 3)).mean() + divergence
