@@ -9,9 +9,9 @@ and in C, as STPM's does, and export compares the two. Both are exact, and hold 
 a time.
 
 Compared with byungjae89/SPADE-pytorch (commit 077c67b) and rvorias/ind_knn_ad (commit 05f4617),
-which agree with the above on pooling, K, the one nearest vector, bilinear upsampling before the
-smoothing, and its 4 pixels. Both deviate: they search each level by itself and add the levels'
-distances, and take roots of all distances.
+which agree with the above on what is pooled, the mean over K, the one nearest vector, bilinear
+upsampling before the smoothing, and its 4 pixels. Both deviate: K is 5, they search each level by
+itself and add the levels' distances, and they take roots of all distances.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train.backbones import (
     BACKBONES,
+    LEVELS,
     FeaturePyramid,
     StateDict,
     check_levels,
@@ -70,7 +71,12 @@ class SpadeConfig:
     def check(self) -> None:
         """Refuse what cannot be built."""
         check_levels(self.backbone, self.levels)
-        check_levels(self.backbone, self.taps)
+        known = LEVELS[: len(BACKBONES[self.backbone].taps)]
+        if self.image_level not in known:
+            raise CheckpointError(
+                f"got image-level {self.image_level}, expected one of {', '.join(known)} for "
+                f"{self.backbone}; change it with --set."
+            )
         if list(self.levels) != sorted(self.levels):
             raise CheckpointError(
                 f"got levels {','.join(self.levels)}, expected the largest maps first; sort them."

@@ -97,7 +97,8 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "message"),
     [
         ({"levels": "layer3,layer1"}, "expected the largest maps first"),
-        ({"image-level": "layer5"}, "got levels 'layer1,layer2,layer3,layer5'"),
+        ({"image-level": "layer5"}, "got image-level layer5, expected one of layer1, layer2"),
+        ({"backbone": "squeezenet1_1"}, "got image-level layer4, .* for squeezenet1_1"),
         ({"neighbours": "0"}, "expected at least 1"),
         ({"backbone": "vgg"}, "got backbone 'vgg'"),
     ],
