@@ -42,7 +42,7 @@ def accuracy(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
     data: Annotated[
         Path,
-        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
     ],
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the model's name")
@@ -152,11 +152,19 @@ def peers(
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth test image.")] = 1,
+    bundles_only: Annotated[
+        bool, typer.Option("--bundles-only", help="Leave out other programs.")
+    ] = False,
     count: Annotated[int, typer.Option(help="Images that each scores while timed.", min=1)] = 200,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 20,
+    warm_up: Annotated[int, typer.Option(help="Images each before the first round.", min=0)] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Compare bundles with torch, other engines and anomalib: maps first, then time."""
+    """Compare bundles with torch, other engines and anomalib: maps first, then time.
+
+    Bundles of other methods are compared with their own reference, and timed in the same rounds.
+    """
     from stpm.benchmarks.peers import peers_result
     from stpm.benchmarks.tables import peers_tables
     from stpm.train.datasets import find_category, open_category
@@ -165,13 +173,64 @@ def peers(
     content = peers_result(
         ckpt,
         bundles,
-        open_category(data, category or find_category(ckpt, data)).test_samples(),
+        open_category(data, category or find_category(ckpt, data)).test_samples()[::every],
         anomalib_python=anomalib,
         teacher_weights=teacher_weights,
+        bundles_only=bundles_only,
         images=count,
         rounds=rounds,
+        warm_up=warm_up,
     )
     _show(peers_tables(content), content, out)
+
+
+@main.command()
+@known_errors
+def baselines(
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint whose teacher describes pixels.")],
+    data: Annotated[Path, typer.Option(help="Root of a data set, as for stpm-train.")],
+    category: Annotated[
+        str | None, typer.Option(help="Category of --data.", show_default="the model's name")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every Nth test image.")] = 1,
+    train_share: Annotated[
+        float, typer.Option(min=0.001, max=1, help="Share of the good images to learn from.")
+    ] = 1.0,
+    vectors: Annotated[
+        int, typer.Option(min=10, help="Descriptors that the shallow ones learn from.")
+    ] = 20_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the autoencoders.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Evaluate 1-NN, K-means, OC-SVM and two autoencoders beside a checkpoint.
+
+    The first three learn from its teacher's descriptors, the others from images of its input size.
+    """
+    from stpm.benchmarks.tables import accuracy_tables
+
+    check_out(out)
+    try:
+        from stpm.benchmarks.baselines import baselines_result
+    except ModuleNotFoundError as error:
+        raise StpmError(
+            f"baselines need {error.name}, which is not installed; pip install 'stpm[baselines]'."
+        ) from error
+    content = baselines_result(
+        ckpt,
+        data,
+        category=category,
+        every=every,
+        train_share=train_share,
+        vectors=vectors,
+        epochs=epochs,
+        seed=seed,
+        teacher_weights=teacher_weights,
+    )
+    _show(accuracy_tables(content), content, out)
 
 
 @main.command()

@@ -29,7 +29,7 @@ from stpm.train.evaluate import torch_scorer
 from stpm.train.metrics import Metrics, evaluate_maps
 
 WARM_UP = 3
-"""Images each before the first round."""
+"""Images each before the first round, unless told otherwise."""
 SMALLEST_CORRELATION = 0.999
 """Of the scores with the reference's, to count as the same method at work."""
 
@@ -74,8 +74,10 @@ def peers_result(
     *,
     anomalib_python: Path | None = None,
     teacher_weights: Path | None = None,
+    bundles_only: bool = False,
     images: int = 200,
     rounds: int = 20,
+    warm_up: int = WARM_UP,
 ) -> dict[str, Any]:
     """Check everyone's maps on every image, then time all in interleaved rounds.
 
@@ -87,8 +89,10 @@ def peers_result(
         samples: labelled images of one size.
         anomalib_python: interpreter of an environment with anomalib; None leaves it out.
         teacher_weights: for the authors' checkpoints.
+        bundles_only: leaves out torch, the straightforward graph and anomalib.
         images: that each scores while timed.
         rounds: interleaved.
+        warm_up: images each before the first round.
 
     Returns:
         The content of a result file of kind "peers".
@@ -103,7 +107,8 @@ def peers_result(
     left_out = []
     with ExitStack() as stack:
         running = list(_ours(bundles, frames))
-        for name, opener in contenders(checkpoint, frames, anomalib_python).items():
+        others = {} if bundles_only else contenders(checkpoint, frames, anomalib_python)
+        for name, opener in others.items():
             try:
                 running.append(stack.enter_context(opener()))
             except Exception as error:
@@ -112,7 +117,7 @@ def peers_result(
                 left_out.append({"name": name, "reason": reason})
                 note(f"{name}: left out: {reason}")
         outputs = [_outputs(contender, frames) for contender in running]
-        times = _interleaved(running, len(frames), images, rounds)
+        times = _interleaved(running, len(frames), images, rounds, warm_up)
     anomalous = np.array([sample.is_anomalous for sample in samples])
     entries = []
     for contender, (found, scores), taken in zip(running, outputs, times, strict=True):
@@ -179,11 +184,11 @@ def _outputs(contender: Contender, frames: Sequence[NDArray[np.uint8]]) -> Outpu
 
 
 def _interleaved(
-    running: Sequence[Contender], count: int, images: int, rounds: int
+    running: Sequence[Contender], count: int, images: int, rounds: int, warm_up: int
 ) -> list[list[list[float]]]:
     """Return each one's times in ms by round; every other round goes backwards."""
     for contender in running:
-        for index in range(WARM_UP):
+        for index in range(warm_up):
             contender.score(index % count)
     per_round = -(-images // rounds)
     times: list[list[list[float]]] = [[] for _ in running]
@@ -198,10 +203,12 @@ def _interleaved(
 
 
 def _entry(contender: Contender, agreed: Agreement, metrics: Metrics) -> dict[str, Any]:
-    detector = contender.detector
+    manifest = contender.detector.bundle.manifest if contender.detector else None
     return {
         "name": contender.name,
-        "method": detector.bundle.manifest.method if detector else None,
+        "method": manifest.method if manifest else None,
+        "config": manifest.provenance.get("config") if manifest else None,
+        "training": manifest.provenance.get("training") if manifest else None,
         "precision": contender.precision,
         "agreement": asdict(agreed),
         "correct": agreed.holds(contender.precision),

@@ -116,7 +116,7 @@ def latency_tables(content: Mapping[str, Any]) -> list[Table]:
 
 
 def peers_tables(content: Mapping[str, Any]) -> list[Table]:
-    """Tabulate a result of kind "peers": times, ratios and agreement, the papers' times."""
+    """Tabulate a result of kind "peers": times and agreement, the papers' times, the methods."""
     height, width = content["image_size"]
     columns = (
         *("", "p50 ms", "p99 ms", "ratio", "same maps", "map diff."),
@@ -146,13 +146,47 @@ def peers_tables(content: Mapping[str, Any]) -> list[Table]:
         table.add(f"{row['name']}\nleft out: {row['reason'][:REASON_WIDTH]}")
     for method, milliseconds in content["paper"].items():
         share = f"{milliseconds / content['paper']['STPM']:.0f}"
-        here = min(
-            (r["ratio"]["median"] for r in content["peers"] if r.get("method") == method.lower()),
-            default=None,
+        found = method_ratios(content, method.lower())
+        measured = "\n".join(
+            f"{ratio:.1f}" + (f" {bundle}" if len(found) > 1 else "")
+            for bundle, ratio in found.items()
         )
-        measured = "" if here is None else f"{here:.1f}"
         times.add(f"{method}, RTX 2080 Ti", f"{milliseconds:g}", share, measured, published=True)
-    return [table, times]
+    return [found for found in (table, times, _methods_table(content)) if found.rows]
+
+
+def method_ratios(content: Mapping[str, Any], method: str) -> dict[str, float]:
+    """Return, for each bundle of a method, its fastest engine's time over the reference's."""
+    ratios: dict[str, float] = {}
+    for row in content["peers"]:
+        if row.get("method") == method:
+            bundle, ratio = row["name"].split(" ")[0], row["ratio"]["median"]
+            ratios[bundle] = min(ratio, ratios.get(bundle, ratio))
+    return ratios
+
+
+def _methods_table(content: Mapping[str, Any]) -> Table:
+    """Tabulate how each method was set up and trained; empty where there is but one."""
+    table = Table("the methods' settings and training", ("", "settings", "training"))
+    rows = {row["name"].split(" ")[0]: row for row in content["peers"] if row.get("config")}
+    if len({row["method"] for row in rows.values()}) < 2:
+        return table
+    for bundle, row in rows.items():
+        shown = {k: v for k, v in row["config"].items() if k not in ("method", "input_size")}
+        options = row["training"].get("options", {})
+        trained = {"epochs": row["training"].get("epochs_done")}
+        trained |= {k: options.get(k) for k in ("train_share", "learning_rate", "batch_size")}
+        known = {k: v for k, v in trained.items() if v is not None}
+        table.add(bundle, _listed(shown), _listed(known) or "unknown")
+    return table
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"{name.replace('_', ' ')} "
+        f"{','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in values.items()
+    )
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:

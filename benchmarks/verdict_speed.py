@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stpm.benchmarks.paper import latency_figures
+from stpm.benchmarks.tables import method_ratios
 from stpm.benchmarks.verdict import Answer, Content, Finding, KeyFigure, machine, of_kind
 
 PAPER_SIZE = [256, 256]
@@ -18,7 +19,12 @@ MEASURE = "Measure it: stpm-bench latency NAME.stpm --out FILE."
 
 def speed_findings(contents: Sequence[Content]) -> list[Finding]:
     """Answer what results of the kinds "latency" and "peers" can answer."""
-    return [_beside_paper(contents), _beside_peers(contents), _trusted(contents)]
+    return [
+        _beside_paper(contents),
+        *_beside_methods(contents),
+        _beside_peers(contents),
+        _trusted(contents),
+    ]
 
 
 def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
@@ -108,6 +114,26 @@ def _beside_peers(contents: Sequence[Content]) -> Finding:
         for left in content["left_out"]
     ]
     return Finding(question, Answer.CARE if faster else Answer.YES, text, tuple(details))
+
+
+def _beside_methods(contents: Sequence[Content]) -> list[Finding]:
+    """Compare the ratios of the methods' times with the paper's, where others were measured."""
+    details, all_reached = [], True
+    for content in of_kind(contents, "peers"):
+        for method, milliseconds in content["paper"].items():
+            published = milliseconds / content["paper"]["STPM"]
+            for bundle, ratio in method_ratios(content, method.lower()).items():
+                if method != "STPM":
+                    details.append(
+                        f"{bundle} ({method}): {ratio:.1f} times the time of "
+                        f"{content['reference']}; the paper's figures are {published:.0f} apart"
+                    )
+                    all_reached &= ratio >= published
+    if not details:
+        return []
+    text = f"{'All' if all_reached else 'Not all'} ratios reach those of the paper's times."
+    question = "Is it as much faster than other methods as the paper says?"
+    return [Finding(question, Answer.YES if all_reached else Answer.CARE, text, tuple(details))]
 
 
 def _is_ours(peer: Mapping[str, Any], content: Content) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stpm.export.pipeline import ExportOptions, export_bundle
-from stpm.train.backbones import pyramid
+from stpm.train.backbones import LEVELS, pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images
 from stpm.train.fit import FitOptions
@@ -114,13 +115,40 @@ def cifar10_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of bytes as MNIST's files hold it (yann.lecun.com/exdb/mnist)."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="session")
+def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MNIST as published, of 40 and 20 images of stripes, every digit alike. Do not change it."""
+    root = tmp_path_factory.mktemp("mnist")
+    for part, count in (("train", 40), ("t10k", 20)):
+        images = cifar10_images(count, count)[:, :28, :28, 0]
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (root / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (root / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return root
+
+
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random ResNet-18 weights up to layer3 in torchvision's key names."""
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    return _random_weights(tmp_path_factory.mktemp("teacher"), CONFIG.levels)
+
+
+@pytest.fixture(scope="session")
+def whole_teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with layer4."""
+    return _random_weights(tmp_path_factory.mktemp("whole_teacher"), LEVELS)
+
+
+def _random_weights(folder: Path, levels: Sequence[str]) -> Path:
+    path = folder / "teacher.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        save_file(pyramid("resnet18", CONFIG.levels).state_dict(), path)
+        save_file(pyramid("resnet18", levels).state_dict(), path)
     return path
 
 
@@ -166,12 +194,12 @@ def stad_path(
 
 @pytest.fixture(scope="session")
 def spade_path(
-    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, whole_teacher_file: Path
 ) -> Path:
     """A gallery of 12 images, of which an image has 5 neighbours."""
     out = tmp_path_factory.mktemp("spade") / "weave.pt"
     good = data_root / "weave/train/good"
-    return _trained("spade", {"neighbours": "5"}, good, teacher_file, out)
+    return _trained("spade", {"neighbours": "5"}, good, whole_teacher_file, out)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class Precision(StrEnum):
 def train(
     data: Annotated[
         Path | None,
-        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, ShanghaiTech or one laid out alike."),
+        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
     ] = None,
     category: Annotated[
         str | None, typer.Option(help="Category of --data, the normal class.")

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from stpm.runtime.errors import StpmError
 from stpm.train.features import TeacherFeatures
 from stpm.train.methods import interpolate_to
+from stpm.train.run_state import OptimisedRunState, Precision
 from stpm.train.stpm import Stpm, anomaly_map, matching_loss, squared_distance
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BYTES_PER_GB = 10**9
 
 
@@ -95,7 +93,7 @@ class Stopwatch:
         self.seconds[name] += time.perf_counter() - start
 
 
-class Fit:
+class Fit(OptimisedRunState):
     """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs."""
 
     def __init__(
@@ -105,25 +103,21 @@ class Fit:
         held_out_images: NDArray[np.uint8],
         options: FitOptions,
     ) -> None:
-        self.options = options
-        self.device = resolve_device(options.device)
-        self.dtype = resolve_precision(options.precision, self.device)
+        super().__init__(options, model.student)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train = TeacherFeatures(model, train_images, self.device)
         self.held_out = TeacherFeatures(model, held_out_images, self.device)
-        self.epoch = 0
-        self.best_epoch = 0
-        self.best_held_out = float("inf")
-        self.best_student: dict[str, Tensor] = {}
-        self._optimiser = torch.optim.SGD(
-            model.student.parameters(),
+        self._student = torch.compile(model.student) if options.compile else model.student
+
+    def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return SGD with the options' rates."""
+        options = self.options
+        return torch.optim.SGD(
+            parameters,
             lr=options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
         )
-        # bf16 has FP32's range; only FP16's gradients need scaling.
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
-        self._student = torch.compile(model.student) if options.compile else model.student
 
     @property
     def image_counts(self) -> tuple[int, int]:
@@ -157,35 +151,10 @@ class Fit:
         loss = self._train_epoch(watch, on_step)
         with watch.stage("held_out"):
             value = self._mean_held_out_map()
-        self._check_finite("held-out map", value)
-        self.epoch += 1
-        is_best = value < self.best_held_out
-        if is_best:
-            self.best_epoch, self.best_held_out = self.epoch, value
-            self.best_student = _copied(self.model.student.state_dict())
+        self.check_finite("held-out map", value)
+        is_best = self.finish_epoch(value, self.student)
         seconds = time.perf_counter() - start
         return EpochRecord(self.epoch, loss, value, is_best, seconds, dict(watch.seconds))
-
-    def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue with the same weights, bit for bit."""
-        return {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_held_out": self.best_held_out,
-            "student": _copied(self.model.student.state_dict()),
-            "optimiser": self._optimiser.state_dict(),
-            "scaler": self._scaler.state_dict(),
-        }
-
-    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
-        """Continue from `resume_state`."""
-        self.epoch = state["epoch"]
-        self.best_epoch = state["best_epoch"]
-        self.best_held_out = state["best_held_out"]
-        self.best_student = best_student
-        self.model.student.load_state_dict(state["student"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
 
     def _train_epoch(self, watch: Stopwatch, on_step: Callable[[float], None]) -> float:
         self.model.student.train()
@@ -198,13 +167,13 @@ class Fit:
             with watch.stage("forward"):
                 loss = matching_loss(targets, self._student_features(self.train.pixels(index)))
                 value = float(loss.detach())
-            self._check_finite("loss", value)
+            self.check_finite("loss", value)
             with watch.stage("backward"):
-                self._optimiser.zero_grad(set_to_none=True)
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self.optimiser.zero_grad(set_to_none=True)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             with watch.stage("optimiser"):
-                self._scaler.step(self._optimiser)
-                self._scaler.update()
+                self.scaler.step(self.optimiser)
+                self.scaler.update()
             total += value * len(index)
             on_step(value)
         return total / len(self.train)
@@ -221,43 +190,7 @@ class Fit:
             total += float(anomaly_map(distances, upsample).mean(dim=(1, 2)).sum())
         return total / len(self.held_out)
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not np.isfinite(value):
-            raise StpmError(
-                f"the {name} is {value} in epoch {self.epoch + 1}, expected a finite number; "
-                "lower --learning-rate or train with --precision fp32."
-            )
-
     def _student_features(self, x: Tensor) -> list[Tensor]:
-        enabled = self.dtype is not torch.float32
-        with torch.autocast(self.device.type, self.dtype, enabled=enabled):
+        with self.autocast():
             features: list[Tensor] = self._student(x)
         return features
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn "auto" into the GPU where there is one.
-
-    Raises:
-        StpmError: a GPU is asked for and there is none.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StpmError("got --device cuda, but torch finds no GPU; use --device cpu.")
-    return torch.device(device)
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Turn "auto" into bf16 where the hardware computes in it, FP32 elsewhere."""
-    if precision != "auto":
-        return DTYPES[precision]
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if native else torch.float32
-
-
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in state.items()}

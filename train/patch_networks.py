@@ -38,15 +38,17 @@ ARCHITECTURES = {
 The paper's tables print kernels that do not give p, or give it only by leaving a row and a column
 out before a pooling. Here the first kernel is 6 in all three (printed 5, 3 and 5), and the third of
 p = 65 is 6 (printed 5): then p pixels become one, and none is lost. The last layer of p = 65 is
-1x1, as its printed sizes say.
+1x1, as its printed sizes say. denguir/student-teacher-anomaly-detection (commit fc279ef) has a
+first kernel of 6 for p = 17 alone, and loses a row and a column in the other two.
 """
 
 
 class PatchNetwork(nn.Module):
     """A network with receptive field p, for patches and for whole images with the same weights.
 
-    Leaky ReLUs stand between the convolutions and not after the last one: students regress
-    descriptors of mean zero, which a rectified output could not reach.
+    Leaky ReLUs stand between the convolutions and not after the last one, as in
+    LuyaooChen/uninformed-students-pytorch (commit 3c5661e): students regress descriptors of mean
+    zero, which a rectified output could not reach.
     """
 
     def __init__(self, patch_size: int) -> None:

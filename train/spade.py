@@ -1,10 +1,17 @@
 """SPADE (arXiv 2005.02357): nearest neighbours among the features of normal images.
 
-An image's score is its mean distance to its K nearest normal images; a pixel's is the distance to
-the nearest feature vector at any pixel of those K. Nothing is trained: what a checkpoint keeps as
-the student is the gallery. The reference searches with FAISS. The deployment graph holds the
-gallery and searches with matrix products, so that a bundle runs on every engine, and in C, as
-STPM's does, and export compares the two. Both are exact, and hold one normal image at a time.
+An image's score is its mean squared distance to its K nearest normal images, by the features that
+the backbone pools at its end; a pixel's is the squared distance to the nearest feature vector at
+any pixel of those K, by all levels concatenated, smoothed by a Gaussian. Nothing is trained: what a
+checkpoint keeps as the student is the gallery. The reference searches with FAISS. The deployment
+graph holds the gallery and searches with matrix products, so that a bundle runs on every engine,
+and in C, as STPM's does, and export compares the two. Both are exact, and hold one normal image at
+a time.
+
+Compared with byungjae89/SPADE-pytorch (commit 077c67b) and rvorias/ind_knn_ad (commit 05f4617),
+which agree with the above on what is pooled, the mean over K, the one nearest vector, bilinear
+upsampling before the smoothing, and its 4 pixels. Both deviate: K is 5, they search each level by
+itself and add the levels' distances, and they take roots of all distances.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from torch.nn import functional as F
 from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train.backbones import (
     BACKBONES,
+    LEVELS,
     FeaturePyramid,
     StateDict,
     check_levels,
@@ -31,8 +39,9 @@ from stpm.train.backbones import (
     load_teacher,
     pyramid,
 )
-from stpm.train.fit import EpochRecord, FitOptions, resolve_device
+from stpm.train.fit import EpochRecord, FitOptions
 from stpm.train.methods import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.run_state import RunState
 
 SMOOTHING_DEVIATION = 4.0
 """Pixels of the map, of the Gaussian; cut at four deviations."""
@@ -47,26 +56,38 @@ class SpadeConfig:
     Attributes:
         input_size: (height, width) in pixels of the image that the backbone sees.
         backbone: a key of `BACKBONES`. The paper's is wide_resnet50_2.
-        levels: whose features a pixel is described by, the largest first; the deepest one, averaged
-            over the image, describes the image.
+        levels: whose features a pixel is described by, the largest first.
+        image_level: whose features, averaged over the image, describe the image.
         neighbours: K.
     """
 
     input_size: tuple[int, int] = (256, 256)
     backbone: str = "resnet18"
     levels: tuple[str, ...] = ("layer1", "layer2", "layer3")
+    image_level: str = "layer4"
     neighbours: int = 50
     method: str = "spade"
 
     def check(self) -> None:
         """Refuse what cannot be built."""
         check_levels(self.backbone, self.levels)
+        known = LEVELS[: len(BACKBONES[self.backbone].taps)]
+        if self.image_level not in known:
+            raise CheckpointError(
+                f"got image-level {self.image_level}, expected one of {', '.join(known)} for "
+                f"{self.backbone}; change it with --set."
+            )
         if list(self.levels) != sorted(self.levels):
             raise CheckpointError(
                 f"got levels {','.join(self.levels)}, expected the largest maps first; sort them."
             )
         if self.neighbours < 1:
             raise CheckpointError(f"got {self.neighbours} neighbours, expected at least 1.")
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The levels that the backbone gives: those of pixels, and the one of the image."""
+        return tuple(dict.fromkeys((*self.levels, self.image_level)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON or `torch.save`."""
@@ -118,31 +139,34 @@ class Spade(Network):
     def score(
         self, features: Sequence[Sequence[Tensor]], upsample: Upsample
     ) -> tuple[Tensor, Tensor]:
-        """Search with matrix products: what engines run; see `Network.score`."""
-        (levels,) = features
-        scores, nearest = self.nearest_images(levels)
+        """Search with matrix products: what engines run; see `Network.score`.
+
+        |q - g|^2 from |g|^2 - 2 q g loses the digits that both terms share, so it only says which
+        vector is nearest; the distance to that one is then summed up from differences.
+        """
+        levels, pooled = self._split(features[0])
+        scores, nearest = self.nearest_images(pooled)
         query = pixel_features(levels)
-        # Distances stay, and cancel fewer digits between shorter vectors.
-        centre = query.mean(dim=(2, 3), keepdim=True)
-        query = query - centre
+        centre = query.mean(dim=(2, 3), keepdim=True)  # shorter vectors lose fewer digits
         height, width = query.shape[2:]
-        queries = query.flatten(2).transpose(1, 2)
+        queries = (query - centre).flatten(2).transpose(1, 2)
         best: Tensor | None = None
         for k in range(nearest.shape[1]):
             chosen = [level[nearest[:, k]].float() for level in self.student.levels()]
             gallery = (pixel_features(chosen) - centre).flatten(2)
-            # |q - g|^2 less the |q|^2 that all neighbours of a pixel share.
             partial = gallery.square().sum(dim=1, keepdim=True) - 2 * (queries @ gallery)
-            lowest = partial.amin(dim=2)
-            best = lowest if best is None else torch.minimum(best, lowest)
+            # Not argmin, for which OpenVINO takes half as long again as for the product.
+            index = partial.topk(1, dim=2, largest=False).indices
+            vectors = torch.take_along_dim(gallery.transpose(1, 2), index, dim=1)
+            distances = (queries - vectors).square().sum(dim=2)
+            best = distances if best is None else torch.minimum(best, distances)
         assert best is not None, "there is at least one neighbour"
-        distances = (best + queries.square().sum(dim=2)).clamp_min(0)
-        return self._smoothed(distances.reshape(-1, 1, height, width), upsample), scores
+        return self._smoothed(best.reshape(-1, 1, height, width), upsample), scores
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Search with FAISS; see `Network.forward`."""
-        levels = self.teacher(self.normalise(images.permute(0, 3, 1, 2)))
-        scores, nearest = self.nearest_images(levels)
+        levels, pooled = self.describe(images)
+        scores, nearest = self.nearest_images(pooled)
         queries = pixel_features(levels)
         distances = [
             self._search(query, chosen) for query, chosen in zip(queries, nearest, strict=True)
@@ -150,18 +174,21 @@ class Spade(Network):
         maps = self._smoothed(torch.stack(distances), interpolate_to(self.input_size))
         return maps, scores
 
-    def nearest_images(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def nearest_images(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean squared distance to the K nearest images (N,), and their index (N,K)."""
-        pooled = pooled_features(levels)
         difference = pooled[:, None] - self.student.pooled.float()
         distances = difference.square().sum(dim=2)
         count = min(self.config.neighbours, len(self.student.pooled))
         nearest, index = distances.topk(count, dim=1, largest=False)
         return nearest.mean(dim=1), index
 
+    def describe(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the levels that describe pixels, and the pooled vector that describes an image."""
+        return self._split(self.teacher(self.normalise(images.permute(0, 3, 1, 2))))
+
     def _search(self, query: Tensor, chosen: Tensor) -> Tensor:
         faiss = _faiss()
-        centre = query.mean(dim=(1, 2), keepdim=True)  # as in `score`
+        centre = query.mean(dim=(1, 2), keepdim=True)  # as in `score`, and so is what follows
         queries = np.ascontiguousarray((query - centre).flatten(1).T.numpy())
         best = np.full(len(queries), np.inf, np.float32)
         for image in chosen:
@@ -169,18 +196,20 @@ class Spade(Network):
             gallery = np.ascontiguousarray(
                 (pixel_features(levels)[0] - centre).flatten(1).T.numpy()
             )
-            found, _ = faiss.knn(queries, gallery, 1)
-            best = np.minimum(best, found[:, 0])
-        return torch.from_numpy(best.clip(min=0)).view(1, *query.shape[1:])
+            _, index = faiss.knn(queries, gallery, 1)
+            distances = np.square(queries - gallery[index[:, 0]]).sum(axis=1)
+            best = np.minimum(best, distances)
+        return torch.from_numpy(best).view(1, *query.shape[1:])
+
+    def _split(self, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Separate the backbone's levels into those of pixels and the pooled one, float32 (N,C)."""
+        by_name = dict(zip(self.config.taps, features, strict=True))
+        pooled = by_name[self.config.image_level].float().mean(dim=(2, 3))
+        return [by_name[name] for name in self.config.levels], pooled
 
     def _smoothed(self, distances: Tensor, upsample: Upsample) -> Tensor:
         smoothed = self.smoothing_rows @ upsample(distances) @ self.smoothing_columns
         return smoothed.squeeze(1)
-
-
-def pooled_features(levels: Sequence[Tensor]) -> Tensor:
-    """Average the deepest level over its positions, float32 (N,C)."""
-    return levels[-1].float().mean(dim=(2, 3))
 
 
 def pixel_features(levels: Sequence[Tensor]) -> Tensor:
@@ -221,10 +250,8 @@ def gaussian_matrix(size: int) -> Tensor:
     return torch.from_numpy(matrix).float()
 
 
-class SpadeTrainer:
+class SpadeTrainer(RunState):
     """Fills the gallery in one epoch; see `Trainer`."""
-
-    dtype = torch.float32
 
     def __init__(
         self,
@@ -233,13 +260,8 @@ class SpadeTrainer:
         held_out_images: NDArray[np.uint8],
         options: FitOptions,
     ) -> None:
-        self.options = options
-        self.device = resolve_device(options.device)
+        super().__init__(options)
         self.network = network.to(self.device)
-        self.epoch = 0
-        self.best_epoch = 0
-        self.best_held_out = float("inf")
-        self.best_student: StateDict = {}
         self._train, self._held_out = train_images, held_out_images
 
     @property
@@ -249,7 +271,7 @@ class SpadeTrainer:
 
     def prepare(self, on_images: Callable[[int], None]) -> str:
         """Check that the gallery will fit; returns a line about it."""
-        one = [level[0].numel() * 2 for level in self._features(self._train[:1])]
+        one = [level[0].numel() * 2 for level in self._describe(self._train[:1])[0]]
         size = sum(one) * len(self._train)
         if size > MAX_GALLERY_BYTES:
             fitting = MAX_GALLERY_BYTES // sum(one)
@@ -266,35 +288,25 @@ class SpadeTrainer:
         """Fill the gallery; the held-out value is the mean image score."""
         start = time.perf_counter()
         levels: list[list[Tensor]] = []
+        pooled: list[Tensor] = []
         for first in range(0, len(self._train), self.options.batch_size):
-            features = self._features(self._train[first : first + self.options.batch_size])
+            features, image = self._describe(self._train[first : first + self.options.batch_size])
             levels.append([level.half().cpu() for level in features])
+            pooled.append(image.half())
             on_step(0.0)
         whole = [torch.cat(parts) for parts in zip(*levels, strict=True)]
-        # Of what the gallery keeps, so that a checkpoint's state is all there is.
-        self.network.student = Gallery(pooled_features(whole).half(), whole).to(self.device)
+        self.network.student = Gallery(torch.cat(pooled), whole).to(self.device)
         scores = [
-            self.network.nearest_images(self._features(image[None]))[0] for image in self._held_out
+            self.network.nearest_images(self._describe(image[None])[1])[0]
+            for image in self._held_out
         ]
-        self.epoch = self.best_epoch = 1
-        self.best_held_out = float(torch.cat(scores).mean())
-        self.best_student = dict(self.network.student.state_dict())
-        return EpochRecord(1, 0.0, self.best_held_out, True, time.perf_counter() - start, {})
-
-    def resume_state(self) -> dict[str, Any]:
-        """Return that one epoch is all; a non-empty state says who made the checkpoint."""
-        return {"epoch": self.epoch, "best_held_out": self.best_held_out}
-
-    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
-        """Continue from `resume_state`."""
-        self.epoch = self.best_epoch = state["epoch"]
-        self.best_held_out, self.best_student = state["best_held_out"], best_student
+        held_out = float(torch.cat(scores).mean())
+        is_best = self.finish_epoch(held_out, self.network.student)
+        return EpochRecord(1, 0.0, held_out, is_best, time.perf_counter() - start, {})
 
     @torch.no_grad()
-    def _features(self, images: NDArray[np.uint8]) -> list[Tensor]:
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-        features: list[Tensor] = self.network.teacher(self.network.normalise(pixels))
-        return features
+    def _describe(self, images: NDArray[np.uint8]) -> tuple[list[Tensor], Tensor]:
+        return self.network.describe(torch.from_numpy(images).to(self.device))
 
 
 def _faiss() -> Any:
@@ -322,12 +334,20 @@ class SpadeMethod:
         images: Sequence[Path],  # noqa: ARG002, no teacher is trained
     ) -> tuple[Spade, dict[str, str]]:
         """Put an empty gallery beside the pre-trained backbone."""
-        teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)
+        try:
+            teacher, teacher_id = load_teacher(config.backbone, config.taps, source.weights)
+        except CheckpointError as error:
+            if config.image_level in config.levels:
+                raise
+            raise CheckpointError(
+                f"{error} Or, where the file ends before {config.image_level}, describe images by "
+                f"a level that it holds: --set image-level={config.levels[-1]}."
+            ) from error
         return Spade(config, teacher, Gallery(torch.empty(0), [])), teacher_id
 
     def network(self, config: SpadeConfig, teacher: StateDict, student: StateDict) -> Spade:
         """Build the backbone with these weights, and the gallery as it was kept."""
-        built = pyramid(config.backbone, config.levels)
+        built = pyramid(config.backbone, config.taps)
         load_state(built, teacher, "the checkpoint's teacher")
         try:
             levels = [student[f"level{i}"] for i in range(len(config.levels))]

@@ -1,9 +1,14 @@
-"""STAD, "Uninformed Students" (arXiv 1911.02357): students imitate a teacher's descriptors."""
+"""STAD, "Uninformed Students" (arXiv 1911.02357): students imitate a teacher's descriptors.
+
+Compared with denguir/student-teacher-anomaly-detection (commit fc279ef), which has the same
+targets, e, v, standardisation and mean over scales, and LuyaooChen/uninformed-students-pytorch
+(commit 3c5661e), which takes the root of e.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +27,10 @@ from stpm.train.backbones import (
     state_hash,
 )
 from stpm.train.datasets import list_images
-from stpm.train.fit import (
-    EpochRecord,
-    FitOptions,
-    Stopwatch,
-    resolve_device,
-    resolve_precision,
-)
+from stpm.train.fit import EpochRecord, FitOptions, Stopwatch
 from stpm.train.methods import Network, TeacherSource, Upsample
 from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetworks, check_patch_sizes
+from stpm.train.run_state import OptimisedRunState
 from stpm.train.stad_teacher import TeacherOptions, teacher_of
 
 TEACHER_FOLDER = Path("stad_teachers")
@@ -159,7 +159,7 @@ class Stad(Network):
         return (target.float() - mean) / self.student.target_deviation[scale].view(1, -1, 1, 1)
 
 
-class StadTrainer:
+class StadTrainer(OptimisedRunState):
     """Trains all students at once, an image at a time; see `Trainer`."""
 
     def __init__(
@@ -169,21 +169,16 @@ class StadTrainer:
         held_out_images: NDArray[np.uint8],
         options: FitOptions,
     ) -> None:
-        self.options = options
-        self.device = resolve_device(options.device)
-        self.dtype = resolve_precision(options.precision, self.device)
+        super().__init__(options, network.student)
         self.network = network.to(self.device)
-        self.epoch = 0
-        self.best_epoch = 0
-        self.best_held_out = float("inf")
-        self.best_student: StateDict = {}
         self._train, self._held_out = map(torch.from_numpy, (train_images, held_out_images))
-        self._optimiser = torch.optim.Adam(
-            network.student.networks.parameters(),
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
+
+    def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return Adam with the options' rates."""
+        options = self.options
+        return torch.optim.Adam(
+            parameters, lr=options.learning_rate, weight_decay=options.weight_decay
         )
-        self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     @property
     def image_counts(self) -> tuple[int, int]:
@@ -216,62 +211,33 @@ class StadTrainer:
         total = 0.0
         for index in torch.split(torch.from_numpy(order), self.options.batch_size):
             value = self._step(self._pixels(self._train[index]), watch)
-            if not np.isfinite(value):
-                raise StpmError(
-                    f"the loss is {value} in epoch {self.epoch + 1}, expected a finite number; "
-                    "lower --learning-rate or train with --precision fp32."
-                )
+            self.check_finite("loss", value)
             total += value * len(index)
             on_step(value)
         with watch.stage("held_out"):
             held_out = self._standardise()
-        self.epoch += 1
-        is_best = held_out < self.best_held_out
-        if is_best:
-            self.best_epoch, self.best_held_out = self.epoch, held_out
-            state = self.network.student.state_dict()
-            self.best_student = {key: value.detach().clone() for key, value in state.items()}
+        is_best = self.finish_epoch(held_out, self.student)
         seconds = time.perf_counter() - start
         loss = total / len(self._train)
         return EpochRecord(self.epoch, loss, held_out, is_best, seconds, dict(watch.seconds))
 
-    def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue with the same weights."""
-        return {
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_held_out": self.best_held_out,
-            "student": {k: v.clone() for k, v in self.network.student.state_dict().items()},
-            "optimiser": self._optimiser.state_dict(),
-            "scaler": self._scaler.state_dict(),
-        }
-
-    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
-        """Continue from `resume_state`."""
-        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
-        self.best_held_out = state["best_held_out"]
-        self.best_student = best_student
-        self.network.student.load_state_dict(state["student"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._scaler.load_state_dict(state["scaler"])
-
     def _step(self, x: Tensor, watch: Stopwatch) -> float:
         with watch.stage("teacher"), torch.no_grad():
             targets = [self.network.normalised(i, t) for i, t in enumerate(self._teach(x))]
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         count, total = self.network.config.students, 0.0
         for i, student in enumerate(self.network.student.networks.members):
             with watch.stage("forward"):
-                with self._autocast():
+                with self.autocast():
                     output = student(x)
                 loss = (output.float() - targets[i // count]).square().sum(dim=1).mean()
             # One at a time: the students share nothing, and their activations are large.
             with watch.stage("backward"):
-                self._scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward()
             total += float(loss.detach())
         with watch.stage("optimiser"):
-            self._scaler.step(self._optimiser)
-            self._scaler.update()
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
         return total / len(self.network.student.networks.members)
 
     @torch.no_grad()
@@ -281,7 +247,7 @@ class StadTrainer:
         moments = _Moments(len(network.config.patch_sizes), 2)
         for image in self._held_out:
             x = self._pixels(image[None])
-            with self._autocast():
+            with self.autocast():
                 students = network.student.networks(x)
             for scale, target in enumerate(self._teach(x)):
                 outputs = students[scale * count : (scale + 1) * count]
@@ -295,10 +261,6 @@ class StadTrainer:
 
     def _pixels(self, images: Tensor) -> Tensor:
         return self.network.normalise(images.to(self.device).permute(0, 3, 1, 2))
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.dtype is not torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
 
 
 class _Moments:

@@ -1,4 +1,10 @@
-"""STAD's teachers: patch networks that learn to describe the patches of any folder of images."""
+"""STAD's teachers: patch networks that learn to describe the patches of any folder of images.
+
+Losses of arXiv 1911.02357, section 3.1. Lk is that of denguir/student-teacher-anomaly-detection
+(commit fc279ef) and LuyaooChen/uninformed-students-pytorch (commit 3c5661e). Their Lc is another:
+squared correlations between the descriptors of a batch, where the paper's sums the correlations
+between components; neither has Lm.
+"""
 
 from __future__ import annotations
 

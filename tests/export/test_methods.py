@@ -16,8 +16,11 @@ from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images
 from stpm.train.evaluate import score_files, torch_scorer
 
+PARITY = {"stad": 1e-4, "spade": 1e-5}
+"""SPADE's distances must not lose the digits that products of long vectors share."""
 
-@pytest.fixture(params=["stad", "spade"], scope="module")
+
+@pytest.fixture(params=sorted(PARITY), scope="module")
 def method(request: pytest.FixtureRequest) -> str:
     if request.param == "spade":
         pytest.importorskip("faiss", reason="the extra spade is not installed")
@@ -52,7 +55,7 @@ def test_every_engine_gives_the_references_scores(
     paths = list_images(data_root / "weave/test/hole")
     maps, scores = score_files(torch_scorer(load_checkpoint(path).model()), paths)
     for engine in ("onnxruntime", "openvino"):
-        assert bundle.manifest.engines[engine].parity["map_difference"] < 1e-4
+        assert bundle.manifest.engines[engine].parity["map_difference"] < PARITY[method]
         results = Detector(bundle, engine).batch(paths)
         for result, expected_map, expected in zip(results, maps, scores, strict=True):
             assert result.score == pytest.approx(float(expected), rel=1e-4)

@@ -16,14 +16,8 @@ from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train import pipeline
 from stpm.train.backbones import StateDict, load_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
-from stpm.train.fit import (
-    BYTES_PER_GB,
-    EpochRecord,
-    Fit,
-    FitOptions,
-    resolve_device,
-    resolve_precision,
-)
+from stpm.train.fit import BYTES_PER_GB, EpochRecord, Fit, FitOptions
+from stpm.train.run_state import resolve_device, resolve_precision
 from stpm.train.stpm import ModelConfig, Stpm
 
 CONFIG = ModelConfig(input_size=(32, 32))

@@ -13,8 +13,8 @@ from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train import spade
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import read_images
-from stpm.train.methods import configure, interpolate_to
-from stpm.train.spade import Spade, gaussian_matrix, pixel_features
+from stpm.train.methods import TeacherSource, configure, interpolate_to
+from stpm.train.spade import Spade, SpadeConfig, gaussian_matrix, pixel_features
 
 faiss = pytest.importorskip("faiss", reason="the extra spade is not installed")
 
@@ -38,8 +38,8 @@ def test_smoothing_is_scipys() -> None:
 def test_the_reference_is_every_distance_computed(spade_path: Path, data_root: Path) -> None:
     model, images = model_and_images(spade_path, data_root)
     maps, scores = model(images)
-    levels = model.teacher(model.normalise(images.permute(0, 3, 1, 2)))
-    pooled = levels[-1].double().mean((2, 3))
+    *levels, last = model.teacher(model.normalise(images.permute(0, 3, 1, 2)))
+    pooled = last.double().mean((2, 3))
     image_distances = (pooled[:, None] - model.student.pooled.double()).square().sum(2)
     nearest = image_distances.sort(1)
     np.testing.assert_allclose(scores, nearest.values[:, :5].mean(1), rtol=1e-5)
@@ -60,7 +60,7 @@ def test_both_searches_agree(spade_path: Path, data_root: Path) -> None:
     levels = model.teacher(model.normalise(images.permute(0, 3, 1, 2)))
     products = model.score([levels], interpolate_to(model.input_size))
     for ours, theirs in zip(products, reference, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * float(theirs.max()))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * float(theirs.max()))
 
 
 def test_a_normal_image_of_the_gallery_is_nearest_to_itself(
@@ -69,8 +69,22 @@ def test_a_normal_image_of_the_gallery_is_nearest_to_itself(
     model, _ = model_and_images(spade_path, data_root)
     training = load_checkpoint(spade_path).training
     _, images = read_images([data_root / "weave/train/good" / training["train"][3]], (64, 64))
-    levels = model.teacher(model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2)))
-    assert int(model.nearest_images(levels)[1][0, 0]) == 3
+    _, pooled = model.describe(torch.from_numpy(images))
+    assert int(model.nearest_images(pooled)[1][0, 0]) == 3
+
+
+def test_weights_that_end_early_are_met_with_the_setting_that_fits_them(
+    data_root: Path, teacher_file: Path
+) -> None:
+    good = sorted((data_root / "weave/train/good").iterdir())
+    source = TeacherSource(teacher_file)
+    with pytest.raises(CheckpointError, match=r"layer4.*--set image-level=layer3\.$"):
+        spade.METHOD.blank(SpadeConfig((64, 64)), spade.METHOD.options, source, good)
+    config = SpadeConfig((64, 64), image_level="layer3")
+    network, _ = spade.METHOD.blank(config, spade.METHOD.options, source, good)
+    levels, pooled = network.describe(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    assert [level.shape[1] for level in levels] == [64, 128, 256]
+    torch.testing.assert_close(pooled, levels[-1].mean(dim=(2, 3)))
 
 
 def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +97,8 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ("settings", "message"),
     [
         ({"levels": "layer3,layer1"}, "expected the largest maps first"),
+        ({"image-level": "layer5"}, "got image-level layer5, expected one of layer1, layer2"),
+        ({"backbone": "squeezenet1_1"}, "got image-level layer4, .* for squeezenet1_1"),
         ({"neighbours": "0"}, "expected at least 1"),
         ({"backbone": "vgg"}, "got backbone 'vgg'"),
     ],

@@ -14,6 +14,7 @@ from PIL import Image
 from stpm.runtime.errors import DataError
 from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image, resize
 from stpm.train.datasets.batches import read_member
+from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
 
 
@@ -36,8 +37,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Read one image as `load_image` does, also from a data set's file of many.
 
     Args:
-        path: of an image, or of a batch of CIFAR-10 with the image's number below, as in
-            `data_batch_1/00042`.
+        path: of an image, or of a batch of CIFAR-10 or an IDX file of MNIST with the image's number
+            below, as in `data_batch_1/00042`.
 
     Returns:
         uint8 (H,W,3), RGB.
@@ -45,7 +46,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read.
     """
-    return read_member(path) if path.parent.is_file() else load_image(path)
+    if not path.parent.is_file():
+        return load_image(path)
+    return read_idx_member(path) if is_idx(path.parent) else read_member(path)
 
 
 def image_exists(path: Path) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stpm.runtime.errors import DataError
 from stpm.train.datasets.cifar10 import Cifar10Category
+from stpm.train.datasets.mnist import MnistCategory
 from stpm.train.datasets.mvtec import MvtecCategory
 from stpm.train.datasets.samples import Category
 from stpm.train.datasets.shanghaitech import ShanghaiTechCategory
@@ -14,6 +15,7 @@ from stpm.train.datasets.visa import VisaCategory
 LAYOUTS: tuple[type[Category], ...] = (
     VisaCategory,
     Cifar10Category,
+    MnistCategory,
     ShanghaiTechCategory,
     MvtecCategory,
 )

@@ -1,0 +1,133 @@
+"""Where a training run stands: what the trainers of all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stpm.runtime.errors import StpmError
+
+if TYPE_CHECKING:
+    from stpm.train.backbones import StateDict
+    from stpm.train.fit import FitOptions
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class RunState:
+    """The epochs so far and the best student; see `stpm.train.methods.Trainer`."""
+
+    def __init__(self, options: FitOptions) -> None:
+        self.options = options
+        self.device = resolve_device(options.device)
+        self.dtype = torch.float32
+        self.epoch = 0
+        self.best_epoch = 0
+        self.best_held_out = float("inf")
+        self.best_student: StateDict = {}
+
+    def finish_epoch(self, held_out: float, student: nn.Module) -> bool:
+        """Count an epoch and remember its student if none was better; returns whether so."""
+        self.epoch += 1
+        is_best = held_out < self.best_held_out
+        if is_best:
+            self.best_epoch, self.best_held_out = self.epoch, held_out
+            self.best_student = copied(student.state_dict())
+        return is_best
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what `load_resume_state` needs to continue; never empty."""
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_held_out": self.best_held_out,
+        }
+
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`."""
+        self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        self.best_held_out, self.best_student = state["best_held_out"], best_student
+
+
+class OptimisedRunState(RunState):
+    """With a student that is trained by gradient descent, in a precision of its own."""
+
+    def __init__(self, options: FitOptions, student: nn.Module) -> None:
+        """Prepare a student; it is moved to the device in place.
+
+        Args:
+            options: of the run.
+            student: whose state is kept.
+        """
+        super().__init__(options)
+        self.dtype = resolve_precision(options.precision, self.device)
+        self.student = student.to(self.device)
+        self.optimiser = self.make_optimiser(student.parameters())
+        # bf16 has FP32's range; only FP16's gradients need scaling.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+
+    def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the method's optimiser of the student's parameters."""
+        raise NotImplementedError
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return what `load_resume_state` needs to continue with the same weights, bit for bit."""
+        return super().resume_state() | {
+            "student": copied(self.student.state_dict()),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`."""
+        super().load_resume_state(state, best_student)
+        self.student.load_state_dict(state["student"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def autocast(self) -> torch.autocast:
+        """Run what is inside in the run's precision."""
+        enabled = self.dtype is not torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
+    def check_finite(self, name: str, value: float) -> None:
+        """Raise StpmError for a loss or a map that is not finite."""
+        if not np.isfinite(value):
+            raise StpmError(
+                f"the {name} is {value} in epoch {self.epoch + 1}, expected a finite number; "
+                "lower --learning-rate or train with --precision fp32."
+            )
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn "auto" into the GPU where there is one.
+
+    Raises:
+        StpmError: a GPU is asked for and there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StpmError("got --device cuda, but torch finds no GPU; use --device cpu.")
+    return torch.device(device)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Turn "auto" into bf16 where the hardware computes in it, FP32 elsewhere."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy a state dictionary, so that training on leaves it as it is."""
+    return {key: value.detach().clone() for key, value in state.items()}
