@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.benchmarks.accuracy import Candidate, find_category, measure
+from stpm.benchmarks.accuracy import Candidate, measure
 from stpm.benchmarks.autoencoders import autoencoder_scorer, train_autoencoder
 from stpm.benchmarks.result_file import header
 from stpm.benchmarks.shallow import SHALLOW, shallow_scorer, training_vectors
 from stpm.runtime.console import progress
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import open_category, read_images, take_share
+from stpm.train.datasets import find_category, open_category, read_images, take_share
 from stpm.train.evaluate import torch_scorer
 from stpm.train.methods import Network
 

@@ -304,6 +304,10 @@ def _engine_line(name: str, record: EngineRecord) -> str:
         else f"built ({record.built_with['device']}), not verified: there is no GPU here; it is "
         "checked with the golden images where it is opened, with the FP32 reference's thresholds"
     )
+    if "good_map_ratio" in record.parity:
+        agreement += f"; good images' maps {record.parity['good_map_ratio']:.2f} times FP32's"
+    lost = {n: v for n, v in record.parity.items() if n.endswith("_loss")}
+    agreement += "".join(f", loses {v:.4f} of {n.removesuffix('_loss')}" for n, v in lost.items())
     return (
         f"{name}: {agreement}; threshold "
         f"{record.calibration.image_threshold:.4g} for {record.calibration.false_alarm_rate:.2%} "

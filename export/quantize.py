@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.onnx.ops
@@ -59,7 +60,7 @@ class Grid:
     def _as_nodes(self, values: Tensor) -> Tensor:
         integer = torch.uint8 if self.limits[0] == 0 else torch.int8
         grid = (self.scale, self.zero_point.to(integer))
-        axis = {"axis": 0} if self.scale.ndim else {}
+        axis: dict[str, Any] = {"axis": 0} if self.scale.ndim else {}
         integers = torch.onnx.ops.symbolic(
             "QuantizeLinear", (values, *grid), axis, dtype=integer, shape=values.shape
         )
@@ -110,7 +111,10 @@ class QuantizedConv(nn.Conv2d):
         """Convolve float32 (N,C,H,W)."""
         inputs = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
         weights = Grid(self.weight_scales, self.weight_zero_points, (-WEIGHT_LIMIT, WEIGHT_LIMIT))
-        return self._conv_forward(inputs.round(input), weights.round(self.weight), self.bias)
+        outputs: Tensor = self._conv_forward(
+            inputs.round(input), weights.round(self.weight), self.bias
+        )
+        return outputs
 
 
 @torch.no_grad()

@@ -8,14 +8,19 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from stpm.export import pipeline
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
+from stpm.export.quantize import quantize
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
+from stpm.train.datasets import read_images
+from stpm.train.methods import Network
 
 Size = tuple[int, int]
 ExportOnnx = Callable[..., Path]
+Networks = Callable[[str], Network]
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +29,28 @@ def checkpoint(checkpoint_path: Path) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def export_onnx(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoint) -> ExportOnnx:
+def networks(checkpoint: Checkpoint) -> Networks:
+    """Returns precision -> the tiny run's network as it is exported: in INT8 quantised."""
+
+    @functools.cache
+    def network(precision: str) -> Network:
+        model = checkpoint.model()
+        if precision != "int8":
+            return model
+        _, pixels = read_images(checkpoint.train_images(), model.input_size)
+        return quantize(model, torch.from_numpy(pixels))
+
+    return network
+
+
+@pytest.fixture(scope="session")
+def export_onnx(tmp_path_factory: pytest.TempPathFactory, networks: Networks) -> ExportOnnx:
     """Returns (precision, batch, camera_size) -> ONNX file of the tiny run."""
     folder = tmp_path_factory.mktemp("onnx")
 
     @functools.cache
     def once(precision: str, batch: Size, camera_size: Size | None) -> Path:
-        graph = DeploymentGraph(checkpoint.model(), precision, camera_size)
+        graph = DeploymentGraph(networks(precision), precision, camera_size)
         path = folder / f"{precision}_{batch}_{camera_size}.onnx"
         onnx_from_graph(graph, path, batch)
         return path

@@ -22,7 +22,16 @@ def run(*arguments: object) -> tuple[int, str, str]:
 def test_help_names_the_flags() -> None:
     code, stdout, _ = run("--help")
     assert code == 0
-    for flag in ("--ckpt", "--fp16", "--bf16", "--camera-size", "--batch", "--false-alarm-rate"):
+    for flag in (
+        "--ckpt",
+        "--fp16",
+        "--bf16",
+        "--int8",
+        "--data",
+        "--camera-size",
+        "--batch",
+        "--false-alarm-rate",
+    ):
         assert flag in stdout
 
 
@@ -37,6 +46,9 @@ def test_batch(text: str, limits: tuple[int, int]) -> None:
     "arguments",
     [
         ("--fp16", "--bf16"),
+        ("--bf16", "--int8"),
+        ("--quantize", "good"),
+        ("--fp16", "--data", "mvtec"),
         ("--batch", "0"),
         ("--batch", "4..1"),
         ("--batch", "many"),
@@ -152,3 +164,31 @@ def test_what_is_no_bundle_is_kept(checkpoint_path: Path, tmp_path: Path, name: 
     assert stderr.count("\n") == 1
     assert "no bundle" in stderr
     assert photo.read_bytes() == b"pixels"
+
+
+def test_int8_is_measured_on_labelled_images(
+    checkpoint_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "weave.stpm"
+    code, stdout, stderr = run(
+        *("--ckpt", checkpoint_path, "--int8", "--data", data_root, "--out", out)
+    )
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    assert "good images' maps" in stderr
+    assert "loses" in stderr
+    assert Detector(out)(data_root / "weave/test/hole/000.png").score > 0
+
+
+def test_images_that_are_gone_are_asked_for(
+    checkpoint_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    content = torch.load(checkpoint_path, weights_only=True)
+    content["training"]["folder"] = str(tmp_path / "gone")
+    moved = tmp_path / "weave.pt"
+    torch.save(content, moved)
+    code, _, stderr = run("--ckpt", moved, "--int8")
+    assert code == 1
+    assert "with --calibrate DIR" in stderr
+    code, _, stderr = run("--ckpt", moved, "--int8", "--calibrate", data_root / "weave/test/good")
+    assert code == 1
+    assert "with --quantize DIR" in stderr

@@ -20,6 +20,7 @@ WEIGHTS = {
     "fp32": TensorProto.FLOAT,
     "fp16": TensorProto.FLOAT16,
     "bf16": TensorProto.BFLOAT16,
+    "int8": TensorProto.INT8,
 }
 REDUCED = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 CAMERA = {"batch": (2, 2), "camera_size": (96, 112)}
@@ -104,6 +105,9 @@ def test_convolutions_are_in_the_precision_without_batch_norm(
     model: onnx.ModelProto, precision: str
 ) -> None:
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:  # a quantised weight is one behind its scale
+        if node.op_type == "DequantizeLinear" and node.input[0] in types:
+            types[node.output[0]] = types[node.input[0]]
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     resizing = 4 if any("resize" in name for name in types) else 0
     assert Counter((n.name.split("/")[0], types[n.input[1]]) for n in convolutions) == {
@@ -112,7 +116,8 @@ def test_convolutions_are_in_the_precision_without_batch_norm(
         ("fp32", TensorProto.FLOAT): 6 + resizing,
     }
     biases = [node.input[2] for node in convolutions if len(node.input) > 2]
-    assert {types[name] for name in biases} == {WEIGHTS[precision]}
+    bias = TensorProto.FLOAT if precision == "int8" else WEIGHTS[precision]
+    assert {types[name] for name in biases} == {bias}
 
 
 def test_only_known_operations_remain(model: onnx.ModelProto) -> None:
@@ -134,7 +139,31 @@ def test_scoring_is_in_fp32(model: onnx.ModelProto, precision: str) -> None:
     assert reduced_scoring_nodes(model) == []
     casts = [n for n in model.graph.node if n.name.startswith(FP32_PREFIX) if n.op_type == "Cast"]
     # The pixels; and where the precision is another, into the networks and out of six levels.
-    assert len(casts) == (1 if precision == "fp32" else 8)
+    assert len(casts) == (1 if precision in ("fp32", "int8") else 8)
+
+
+def test_int8_quantises_what_convolutions_read_and_nothing_else(export_onnx: ExportOnnx) -> None:
+    graph = onnx.load(export_onnx("int8")).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    convolutions = [
+        n for n in graph.node if n.op_type == "Conv" and n.name.startswith(NETWORK_PREFIXES)
+    ]
+    for convolution in convolutions:
+        inputs, weights = (makers[name] for name in convolution.input[:2])
+        assert inputs.op_type == weights.op_type == "DequantizeLinear"
+        assert makers[inputs.input[0]].op_type == "QuantizeLinear"
+        assert types[inputs.input[2]] == TensorProto.UINT8
+        assert types[weights.input[0]] == TensorProto.INT8
+    quantised = [n for n in graph.node if n.op_type == "DequantizeLinear"]
+    read = {name for convolution in convolutions for name in convolution.input[:2]}
+    assert {node.output[0] for node in quantised} == read
+    assert all(node.name.startswith(NETWORK_PREFIXES) for node in quantised)
+
+
+def test_int8_takes_a_fourth_of_the_weights(export_onnx: ExportOnnx) -> None:
+    sizes = {p: export_onnx(p).stat().st_size for p in ("fp32", "int8")}
+    assert sizes["int8"] < 0.3 * sizes["fp32"]
 
 
 @pytest.mark.parametrize("operation", ["Sub", "Conv", "Mul"])

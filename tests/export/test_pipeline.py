@@ -22,9 +22,10 @@ from stpm.runtime.precision import reduced_scoring_layers
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images
-from stpm.train.methods import config_from_dict
+from stpm.train.methods import Network, config_from_dict
 
 ExportOnnx = Callable[..., Path]
+Networks = Callable[[str], Network]
 SHARED = Path(__file__).parents[2].parent / "shared"
 
 
@@ -56,7 +57,7 @@ def good(data_root: Path) -> list[Path]:
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("name", [n for n, spec in ENGINES.items() if not spec.needs_gpu])
 def test_parity(
-    name: str, precision: str, checkpoint: Checkpoint, export_onnx: ExportOnnx, data_root: Path
+    name: str, precision: str, networks: Networks, export_onnx: ExportOnnx, data_root: Path
 ) -> None:
     if name not in installed_engines():
         pytest.skip(f"{name} is not installed")
@@ -67,7 +68,7 @@ def test_parity(
         return
     images = np.stack([load_image(p) for p in sorted(data_root.glob("weave/test/*/*.png"))])
     with torch.no_grad():
-        reference = [x.numpy() for x in checkpoint.model()(torch.from_numpy(images))]
+        reference = [x.numpy() for x in networks(precision)(torch.from_numpy(images))]
     engine = open_engine(name, model)
     outputs = run_in_batches(engine, images, InputContract((64, 64), (1, 4)))
     parity = compare(*reference, *outputs)

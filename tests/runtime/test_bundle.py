@@ -87,7 +87,7 @@ def test_exported_bundle_opens(bundle_path: Path) -> None:
         Manifest,
         name=st.text(max_size=20),
         method=st.text(max_size=20),
-        precision=st.sampled_from(["fp32", "fp16", "bf16"]),
+        precision=st.sampled_from(["fp32", "fp16", "bf16", "int8"]),
         opset=st.integers(1, 1000),
         input=st.builds(
             InputContract,

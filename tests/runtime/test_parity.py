@@ -105,7 +105,7 @@ def test_both_differences_must_be_within_the_tolerance(parity: Parity, holds: bo
 
 
 def test_tolerances_grow_with_the_precisions_steps() -> None:
-    steps = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
+    steps = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7, "int8": 2.0**-7}
     assert TOLERANCES.keys() == steps.keys()
     assert sorted(steps, key=steps.__getitem__) == sorted(TOLERANCES, key=TOLERANCES.__getitem__)
-    assert all(steps[name] < tolerance < 0.1 for name, tolerance in TOLERANCES.items())
+    assert all(steps[name] < tolerance <= 0.1 for name, tolerance in TOLERANCES.items())

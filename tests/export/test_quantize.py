@@ -1,0 +1,190 @@
+"""Quantised networks: what rounding does, what the correction keeps, and the gate before them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stpm.export.gate import LARGEST_LOSS, Gate
+from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.quantize import Grid, QuantizedConv, quantize
+from stpm.export.weights import fold_batch_norm
+from stpm.runtime import Bundle, ExportError, ParityError
+from stpm.runtime.backends import Outputs
+from stpm.train.checkpoint import Checkpoint, load_checkpoint
+from stpm.train.datasets import list_images, open_category, read_images
+from stpm.train.evaluate import Scorer, torch_scorer
+from stpm.train.methods import Network
+
+Networks = Callable[[str], Network]
+
+
+def channel_means(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    means: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, output, name=name: means.update({name: output.mean((0, 2, 3))})
+            )
+    network(x)
+    return means
+
+
+@pytest.fixture(scope="module")
+def pixels(checkpoint: Checkpoint) -> Tensor:
+    _, images = read_images(checkpoint.train_images(), checkpoint.config.input_size)
+    return torch.from_numpy(images)
+
+
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "limits"),
+    [(0.5, 0, (0, 255)), (0.03, 117, (0, 255)), ([0.1, 0.25, 2.0], [0, 0, 0], (-127, 127))],
+)
+def test_a_grid_rounds_as_numpy_does(
+    scale: float | list[float], zero_point: int | list[int], limits: tuple[int, int]
+) -> None:
+    values = np.random.default_rng(0).normal(0, 60, (3, 5, 2, 2)).astype(np.float32)
+    grid = Grid(torch.tensor(scale), torch.tensor(zero_point, dtype=torch.int32), limits)
+    steps, zero = (np.float32(x).reshape(-1, 1, 1, 1) for x in (scale, zero_point))
+    expected = (np.clip(np.rint(values / steps) + zero, *limits) - zero) * steps
+    np.testing.assert_allclose(grid.round(torch.from_numpy(values)), expected, rtol=1e-6)
+
+
+def test_every_channel_keeps_its_mean(
+    checkpoint: Checkpoint, networks: Networks, pixels: Tensor
+) -> None:
+    model = checkpoint.model()
+    x = model.normalise(pixels.permute(0, 3, 1, 2))
+    for name in model.networks:
+        folded = copy.deepcopy(model.get_submodule(name))
+        fold_batch_norm(folded)
+        expected = channel_means(folded, x)
+        found = channel_means(copy.deepcopy(networks("int8").get_submodule(name)), x)
+        assert expected.keys() == found.keys()
+        for layer, means in expected.items():
+            np.testing.assert_allclose(found[layer], means, atol=1e-3 * float(means.abs().max()))
+
+
+def test_convolutions_of_one_input_share_its_grid(networks: Networks) -> None:
+    student = networks("int8").student
+    first, skip = (student.get_submodule(f"layer2.0.{n}") for n in ("conv1", "downsample.0"))
+    assert isinstance(first, QuantizedConv)
+    assert isinstance(skip, QuantizedConv)
+    assert first.input_scale == skip.input_scale
+    assert first.input_zero_point == skip.input_zero_point == 0
+
+
+def test_the_range_has_the_least_error(networks: Networks, pixels: Tensor) -> None:
+    model = copy.deepcopy(networks("int8"))
+    stem = model.teacher.conv1
+    assert isinstance(stem, QuantizedConv)
+    x = model.normalise(pixels.permute(0, 3, 1, 2))
+
+    def error(share: float) -> float:
+        scale = (x.max() - x.min()) * share / 255
+        zero_point = (-x.min() * share / scale).round().to(torch.int32)
+        return float((Grid(scale, zero_point, (0, 255)).round(x) - x).square().mean())
+
+    zero_point = stem.input_zero_point
+    chosen = float((Grid(stem.input_scale, zero_point, (0, 255)).round(x) - x).square().mean())
+    assert chosen <= 1.01 * min(error(share) for share in (0.4, 0.6, 0.8, 0.9, 1.0))
+
+
+def test_the_model_given_is_not_changed(checkpoint: Checkpoint, pixels: Tensor) -> None:
+    model = checkpoint.model()
+    before = copy.deepcopy(model.state_dict())
+    quantize(model, pixels)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def shifted(scorer: Scorer, factor: float) -> Scorer:
+    """Makes every other image's scores lower and maps higher by a factor."""
+
+    def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        anomaly_maps, scores = scorer(images)
+        alternate = np.where(np.arange(len(scores)) % 2, factor, 1 / factor)
+        return anomaly_maps * np.float32(factor), (scores * alternate).astype(np.float32)
+
+    return score
+
+
+def test_the_gate_lets_pass_what_loses_nothing(checkpoint: Checkpoint, data_root: Path) -> None:
+    model = checkpoint.model()
+    good = list_images(data_root / "weave/test/good")
+    gate = Gate.of(model, good, open_category(data_root, "weave").test_samples())
+    scorer = torch_scorer(model)
+    _, images = read_images(good, model.input_size)
+    assert gate.check("any", scorer(list(images)), scorer) == {
+        "good_map_ratio": pytest.approx(1, rel=1e-6),
+        "image_auroc_loss": 0,
+        "pixel_auroc_loss": 0,
+        "aupro_loss": 0,
+    }
+
+
+def test_the_gate_refuses_a_lower_auroc(checkpoint: Checkpoint, data_root: Path) -> None:
+    model = checkpoint.model()
+    good = list_images(data_root / "weave/test/good")
+    gate = Gate.of(model, good, open_category(data_root, "weave").test_samples())
+    perfect = replace(gate, metrics=gate.metrics | {"image_auroc": 1 + 2 * LARGEST_LOSS})
+    scorer = torch_scorer(model)
+    _, images = read_images(good, model.input_size)
+    with pytest.raises(ParityError, match=r"any in INT8 loses .* of image_auroc .*--bf16"):
+        perfect.check("any", scorer(list(images)), shifted(scorer, 1.0))
+
+
+def test_the_gate_refuses_noise_on_good_images(checkpoint: Checkpoint, data_root: Path) -> None:
+    model = checkpoint.model()
+    good = list_images(data_root / "weave/test/good")
+    gate = Gate.of(model, good, [])
+    noisy = shifted(torch_scorer(model), 1.5)
+    _, images = read_images(good, model.input_size)
+    with pytest.raises(ParityError, match=r"1\.50 times as high as FP32, expected at most 1\.3"):
+        gate.check("any", noisy(list(images)), noisy)
+
+
+def test_export_in_int8(checkpoint: Checkpoint, data_root: Path, tmp_path: Path) -> None:
+    good = list_images(data_root / "weave/test/good")
+    out = tmp_path / "weave.stpm"
+    arguments = {"verify": good, "calibration": good, "report": lambda _: None}
+    options = ExportOptions("int8")
+    with pytest.raises(ExportError, match="--quantize DIR"):
+        export_bundle(checkpoint, out, options, **arguments)
+    assert not out.exists()
+    export_bundle(
+        checkpoint,
+        out,
+        options,
+        quantization=checkpoint.train_images(),
+        samples=open_category(data_root, "weave").test_samples(),
+        **arguments,
+    )
+    manifest = Bundle(out).manifest
+    assert manifest.precision == "int8"
+    for record in manifest.engines.values():
+        assert record.parity.keys() >= {"map_difference", "good_map_ratio", "aupro_loss"}
+        assert record.parity["image_auroc_loss"] <= LARGEST_LOSS
+
+
+def test_other_methods_are_refused(spade_path: Path, data_root: Path, tmp_path: Path) -> None:
+    good = list_images(data_root / "weave/test/good")
+    with pytest.raises(ExportError, match="INT8 is for the method stpm alone, got spade"):
+        export_bundle(
+            load_checkpoint(spade_path),
+            tmp_path / "weave.stpm",
+            ExportOptions("int8"),
+            verify=good,
+            calibration=good,
+            quantization=good,
+            report=lambda _: None,
+        )
