@@ -245,11 +245,20 @@ def write_real(out: Path) -> None:
         "fp32": ExportOptions(),
         "fp16": ExportOptions("fp16", batch=(1, 4)),
         "bf16": ExportOptions("bf16", engines=("openvino",)),
+        "int8": ExportOptions("int8"),
         "camera": ExportOptions(camera_size=(80, 96), batch=(1, 2)),
     }
     for name, options in exports.items():
         path = out / f"{name}.stpm"
-        export_bundle(model, path, options, verify=paths, calibration=paths, report=lambda _: None)
+        export_bundle(
+            model,
+            path,
+            options,
+            verify=paths,
+            calibration=paths,
+            quantization=paths,
+            report=lambda _: None,
+        )
         set_thresholds(path)
         for engine in Bundle(path).manifest.engines:
             write_scores(out / f"{name}_{engine}", Detector(path, engine))
