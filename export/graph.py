@@ -92,7 +92,7 @@ class PillowResize(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
         across = self.columns(pixels.permute(0, 3, 1, 2))
-        down = self.rows(across.permute(0, 3, 2, 1))
+        down: Tensor = self.rows(across.permute(0, 3, 2, 1))
         return down.permute(0, 2, 1, 3)
 
 
