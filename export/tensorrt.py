@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from stpm.runtime.backends import BuiltEngine
@@ -36,17 +35,17 @@ def build_engine(
         options: how to build it.
 
     Raises:
-        BackendError: the library is missing, or cannot build the graph.
+        BackendError: the library is missing, or cannot build the graph as it is meant.
         ParityError: a layer has another type than the precision asks for.
     """
     library = load_library(name)
-    check_signed(library.title, model)
     device = ""
     if gpu_count() and not library.is_rtx:
         from stpm.runtime.backends.cuda import device_label
 
         device = device_label()
     built = engine_from_onnx(library, model, batch, options, device)
+    check_signed(library.title, model)
     check_scoring_types(library.title, built.layer_precisions)
     check_network_types(library.title, built.layer_precisions, precision)
     return built
@@ -62,10 +61,7 @@ def check_signed(engine: str, model: bytes) -> None:
     Raises:
         BackendError: with the name of the first node that has them.
     """
-    try:
-        graph = onnx.load_from_string(model).graph
-    except DecodeError:
-        return  # the library's parser says more
+    graph = onnx.load_from_string(model).graph
     unsigned = {t.name for t in graph.initializer if t.data_type == TensorProto.UINT8}
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and unsigned & {*node.input[2:]}:

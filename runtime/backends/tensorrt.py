@@ -217,7 +217,8 @@ def usable_engine(library: Library, source: EngineSource, device: str) -> BuiltE
             "this machine, or allow it (no --no-rebuild)."
         )
     built = source.built or BuiltEngine(None)
-    options = BuildOptions.from_texts(built.built_with)
+    archs = library.archs_for(device)
+    options = replace(BuildOptions.from_texts(built.built_with), gpu_archs=archs)
     sha256 = hashlib.sha256(source.model).hexdigest()
     key = cache_key("engine", library.name, library.version, device, sha256, source.batch, options)
     built_with = {library.name: library.version, "device": device, "model_sha256": sha256}

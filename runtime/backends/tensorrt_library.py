@@ -77,6 +77,14 @@ class Library:
         members = self.api.ComputeCapability.__members__
         return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
 
+    def archs_for(self, device: str) -> tuple[str, ...]:
+        """Return what to build for, to run on a GPU of this label; empty is the library's choice.
+
+        That leaves Turing out.
+        """
+        arch = device.rpartition(", ")[2]
+        return (arch,) if arch in self.gpu_archs() else ()
+
     def use_timings(self, config: Any, kept: bytes | None) -> None:
         """Let a build use the timings of kernels that an earlier one kept, if they fit, and add.
 

@@ -405,6 +405,26 @@ def test_rtx_builds_again_what_cannot_run_here_and_keeps_it(
     assert second.content == first.content
 
 
+@pytest.mark.parametrize(
+    ("device", "built_for"),
+    [("NVIDIA GeForce RTX 2080 Ti, sm75", "sm75"), ("NVIDIA H100, sm90", "NVIDIA H100, sm90")],
+)
+def test_rtx_builds_again_for_the_gpu_at_hand(
+    model: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    built_for: str,
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library = library_module.load_library("tensorrt-rtx")
+    built = tensorrt.usable_engine(
+        library, EngineSource("tensorrt-rtx", model, batch=(1, 4)), device
+    )
+    assert built.built_with["device"] == built_for
+
+
 @pytest.mark.skipif(not gpu.gpu_count(), reason="there is no GPU")
 def test_pycuda_arrays_are_seen_where_they_lie() -> None:
     pytest.importorskip("pycuda", reason="pycuda is not installed")

@@ -50,6 +50,8 @@ std::unique_ptr<nvinfer1::IHostMemory> plan_from_onnx(
                                                        : logger.last_error());
     }
     const auto config = made(builder->createBuilderConfig(), logger);
+    // On by default; it would round the factors of every FP32 product to 10 bits.
+    config->clearFlag(nvinfer1::BuilderFlag::kTF32);
     if (contract.smallest_batch != contract.largest_batch) {
         using Select = nvinfer1::OptProfileSelector;
         nvinfer1::IOptimizationProfile *profile = builder->createOptimizationProfile();
