@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.onnx.ops
 from torch import Tensor, nn
+from torch.nn import functional
 
 from stpm.export.weights import fold_batch_norm
 from stpm.train.methods import Network
@@ -22,6 +23,10 @@ SMALLEST_SCALE = 1e-9
 """A filter of zeros would have a scale of zero."""
 RANGES = tuple(i / 20 for i in range(6, 21))
 """Shares of the inputs' range that are tried."""
+DAMPING = 0.01
+"""Added to each input's own curvature, as in GPTQ, so that it has an inverse."""
+PATCHES = 1 << 13
+"""Of inputs of a convolution that its weights are rounded for."""
 SAMPLES = 1 << 19
 """Inputs of a convolution that its range is chosen on."""
 
@@ -121,9 +126,11 @@ class QuantizedConv(nn.Conv2d):
 def quantize(model: Network, images: Tensor) -> Network:
     """Return a copy whose convolutions are quantised; nothing is trained.
 
-    Each range is the one of least squared error. Then biases are shifted so that every channel
-    keeps its mean (empirical bias correction, arXiv 1906.04721): what rounding does to all good
-    images alike would look like a difference between teacher and student.
+    Each range is the one of least squared error. Weights are rounded one after the other, the rest
+    of a filter making up for what is lost on the inputs that occur (GPTQ, arXiv 2210.17323). Then
+    biases are shifted so that every channel keeps its mean (empirical bias correction, arXiv
+    1906.04721): what rounding does to all good images alike would look like a difference between
+    teacher and student.
 
     Args:
         model: the trained network, in evaluation mode; not changed.
@@ -138,11 +145,13 @@ def quantize(model: Network, images: Tensor) -> Network:
 
 def _quantize_network(network: nn.Module, x: Tensor) -> None:
     fold_batch_norm(network)
-    grids: dict[str, Grid] = {}
+    replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}
 
-    def observe(name: str, _: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
-        grids[name] = _least_error_grid(inputs)
+    def observe(name: str, conv: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
+        grid = _least_error_grid(inputs)
+        replacements[name] = QuantizedConv(conv, grid)
+        _compensate(replacements[name], grid.round(inputs))
         means[name] = outputs.mean(dim=(0, 2, 3))
 
     def correct(name: str, conv: nn.Conv2d, _: Tensor, outputs: Tensor) -> Tensor:
@@ -152,11 +161,32 @@ def _quantize_network(network: nn.Module, x: Tensor) -> None:
         return outputs + shift.view(-1, 1, 1)
 
     _run(network, x, observe)
-    for name, grid in grids.items():
-        conv = network.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d)
-        network.set_submodule(name, QuantizedConv(conv, grid))
+    for name, replacement in replacements.items():
+        network.set_submodule(name, replacement)
     _run(network, x, correct)
+
+
+def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
+    """Round a convolution's weights so that its outputs for these inputs change least."""
+    if conv.groups > 1:
+        return
+    patches = functional.unfold(
+        inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride
+    )
+    columns = patches.transpose(0, 1).flatten(1).double()
+    columns = columns[:, :: columns.shape[1] // PATCHES + 1]
+    curvature = columns @ columns.T
+    curvature += DAMPING * curvature.diagonal().mean() * torch.eye(len(curvature))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
+    factor = torch.linalg.cholesky(inverse, upper=True).float()
+    weights = conv.weight.flatten(1).clone()
+    scales = conv.weight_scales
+    for i, row in enumerate(factor):
+        whole = (weights[:, i] / scales).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT) * scales
+        lost = (weights[:, i] - whole) / row[i]
+        weights[:, i] = whole
+        weights[:, i + 1 :] -= lost[:, None] * row[i + 1 :]
+    conv.weight = nn.Parameter(weights.view_as(conv.weight))
 
 
 def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:
