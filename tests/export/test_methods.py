@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
+from stpm.export.graph import DeploymentGraph
+from stpm.export.onnx import onnx_from_graph
 from stpm.export.pipeline import ExportOptions, export_bundle
 from stpm.runtime import Detector
-from stpm.runtime.bundle import MODEL, Bundle
-from stpm.runtime.precision import FP32_PREFIX
+from stpm.runtime.backends import open_engine
+from stpm.runtime.bundle import MODEL, Bundle, InputContract
+from stpm.runtime.detector import run_in_batches
+from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.precision import FP32_PREFIX, reduced_scoring_layers
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import list_images
+from stpm.train.datasets import list_images, read_images
 from stpm.train.evaluate import score_files, torch_scorer
 
 PARITY = {"stad": 1e-4, "spade": 1e-5}
@@ -61,6 +67,26 @@ def test_every_engine_gives_the_references_scores(
             assert result.score == pytest.approx(float(expected), rel=1e-4)
             peak = float(np.abs(expected_map).max())
             np.testing.assert_allclose(result.anomaly_map, expected_map, atol=1e-4 * peak)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),  # ONNX Runtime refuses bf16 on the CPU, which STPM's test asserts
+    [("openvino", p) for p in TOLERANCES] + [("onnxruntime", p) for p in ("fp32", "fp16")],
+)
+def test_stad_keeps_the_tolerances_of_stpm(
+    name: str, precision: str, stad_path: Path, data_root: Path, tmp_path: Path
+) -> None:
+    model = load_checkpoint(stad_path).model()
+    path = tmp_path / "model.onnx"
+    onnx_from_graph(DeploymentGraph(model, precision), path, (1, 2))
+    _, images = read_images(sorted((data_root / "weave/test").glob("*/*.png")), model.input_size)
+    with torch.no_grad():
+        reference = [x.numpy() for x in model(torch.from_numpy(images))]
+    engine = open_engine(name, path.read_bytes())
+    outputs = run_in_batches(engine, images, InputContract(model.input_size, (1, 2)))
+    parity = compare(*reference, *outputs)
+    assert parity.holds(TOLERANCES[precision]), parity
+    assert reduced_scoring_layers(engine.layer_precisions()) == []
 
 
 def test_what_scores_is_named_fp32(bundle: Bundle) -> None:
