@@ -27,6 +27,8 @@ DAMPING = 0.01
 """Added to each input's own curvature, as in GPTQ, so that it has an inverse."""
 PATCHES = 1 << 13
 """Of inputs of a convolution that its weights are rounded for."""
+BLOCK = 128
+"""Weights of a filter that are rounded before the rest of it is told."""
 SAMPLES = 1 << 19
 """Inputs of a convolution that its range is chosen on."""
 
@@ -140,7 +142,7 @@ def quantize(model: Network, images: Tensor) -> Network:
     x = quantized.normalise(images.permute(0, 3, 1, 2))
     for name in quantized.networks:
         _quantize_network(quantized.get_submodule(name), x)
-    return quantized
+    return quantized.requires_grad_(False)
 
 
 def _quantize_network(network: nn.Module, x: Tensor) -> None:
@@ -168,25 +170,32 @@ def _quantize_network(network: nn.Module, x: Tensor) -> None:
 
 def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
     """Round a convolution's weights so that its outputs for these inputs change least."""
-    if conv.groups > 1:
+    if conv.groups > 1 or isinstance(conv.padding, str):
         return
-    patches = functional.unfold(
-        inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride
-    )
-    columns = patches.transpose(0, 1).flatten(1).double()
+    patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
+    columns = patches.transpose(0, 1).flatten(1)
     columns = columns[:, :: columns.shape[1] // PATCHES + 1]
-    curvature = columns @ columns.T
-    curvature += DAMPING * curvature.diagonal().mean() * torch.eye(len(curvature))
+    curvature = (columns @ columns.T).double()
+    curvature.diagonal().add_(DAMPING * curvature.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
     weights = conv.weight.flatten(1).clone()
-    scales = conv.weight_scales
+    for start in range(0, weights.shape[1], BLOCK):
+        block = slice(start, start + BLOCK)
+        lost = _round_block(weights[:, block], conv.weight_scales, factor[block, block])
+        weights[:, block.stop :] -= lost @ factor[block, block.stop :]
+    conv.weight = nn.Parameter(weights.view_as(conv.weight))
+
+
+def _round_block(weights: Tensor, scales: Tensor, factor: Tensor) -> Tensor:
+    """Round weights (C,n) in place; return what each following weight is to make up for."""
+    lost = torch.zeros_like(weights)
     for i, row in enumerate(factor):
         whole = (weights[:, i] / scales).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT) * scales
-        lost = (weights[:, i] - whole) / row[i]
+        lost[:, i] = (weights[:, i] - whole) / row[i]
         weights[:, i] = whole
-        weights[:, i + 1 :] -= lost[:, None] * row[i + 1 :]
-    conv.weight = nn.Parameter(weights.view_as(conv.weight))
+        weights[:, i + 1 :] -= torch.outer(lost[:, i], row[i + 1 :])
+    return lost
 
 
 def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:

@@ -98,6 +98,26 @@ def test_the_range_has_the_least_error(networks: Networks, pixels: Tensor) -> No
     assert chosen <= 1.01 * min(error(share) for share in (0.4, 0.6, 0.8, 0.9, 1.0))
 
 
+def test_weights_make_up_for_each_others_rounding(networks: Networks, pixels: Tensor) -> None:
+    torch.manual_seed(0)
+    model = copy.deepcopy(networks("fp32"))
+    with torch.no_grad():
+        model.student.conv1.weight.normal_(0, 1)
+    quantized = quantize(model, pixels).student.conv1
+    assert isinstance(quantized, QuantizedConv)
+    fold_batch_norm(model.student)
+    conv = model.student.conv1
+    x = model.normalise(pixels.permute(0, 3, 1, 2))
+
+    def error(weight: Tensor) -> float:
+        changed = nn.functional.conv2d(x, weight - conv.weight, stride=2, padding=3)
+        return float(changed.square().mean())
+
+    plain = Grid(quantized.weight_scales, quantized.weight_zero_points, (-127, 127))
+    assert error(quantized.weight) < 0.5 * error(plain.round(conv.weight))
+    np.testing.assert_allclose(quantized.weight, plain.round(quantized.weight), rtol=1e-5)
+
+
 def test_the_model_given_is_not_changed(checkpoint: Checkpoint, pixels: Tensor) -> None:
     model = checkpoint.model()
     before = copy.deepcopy(model.state_dict())
