@@ -68,7 +68,8 @@ def content(checkpoint_path: Path, bundle_path: Path, data_root: Path) -> dict:
 
 
 def test_everyone_who_runs_our_network_agrees(content: dict) -> None:
-    found = {row["name"]: row for row in content["peers"]}
+    # In bf16 the straightforward graph scores in bf16, too, and need not agree.
+    found = {row["name"]: row for row in content["peers"] if row["precision"] == "fp32"}
     assert "torch eager" in found
     assert "ONNX Runtime, straightforward graph" in found
     assert any(name.startswith("weave.stpm") for name in found)
