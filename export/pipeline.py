@@ -52,7 +52,6 @@ from stpm.runtime.parity import TOLERANCES, compare
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
-from stpm.train.methods import Network
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
 QUANTIZATION_IMAGES = 32
@@ -122,12 +121,16 @@ def export_bundle(
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
     _check_before_work(options, verify, calibration)
+    if options.precision == "int8":
+        _check_int8(checkpoint, quantization)
     model = checkpoint.model()
     gate = None
     if options.precision == "int8":
         report("INT8: measuring FP32, then quantising")
         gate = Gate.of(model, calibration, samples)
-        model = _quantized(checkpoint, model, quantization)
+        step = -(-len(quantization) // QUANTIZATION_IMAGES)
+        _, pixels = read_images(quantization[::step], model.input_size)
+        model = quantize(model, torch.from_numpy(pixels))
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
         graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
@@ -197,20 +200,17 @@ def _check_before_work(
         check_engine(name, to_run=name not in BUILT_WITHOUT_GPU)
 
 
-def _quantized(checkpoint: Checkpoint, model: Network, images: Sequence[Path]) -> Network:
+def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
     if checkpoint.config.method != "stpm":
         raise ExportError(
             f"INT8 is for the method stpm alone, got {checkpoint.config.method}; export in another "
             "precision."
         )
-    if not images:
+    if not quantization:
         raise ExportError(
             "the checkpoint records no images that were trained on; name a folder of good images "
             "to quantise on with --quantize DIR."
         )
-    step = -(-len(images) // QUANTIZATION_IMAGES)
-    _, pixels = read_images(images[::step], model.input_size)
-    return quantize(model, torch.from_numpy(pixels))
 
 
 def _open_engines(
