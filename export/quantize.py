@@ -51,7 +51,7 @@ class Grid:
     limits: tuple[int, int]
 
     def round(self, values: Tensor) -> Tensor:
-        """Round to the grid, half to even; gradients pass where nothing is clipped."""
+        """Round to the grid, half to even."""
         if torch.onnx.is_in_onnx_export():
             return self._as_nodes(values)
         if values.is_meta:  # torch's fake quantisation has no kernel for shapes alone
