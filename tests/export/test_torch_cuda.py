@@ -75,6 +75,7 @@ def test_fp32_convolutions_are_not_rounded_to_tf32(
         part()
         return []
 
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     monkeypatch.setattr(backend, "load_package", lambda *_, **__: part)
     backend.Package(b"").score(torch.zeros(1))
     monkeypatch.setattr(torch_cuda, "aot_compile", compiled)

@@ -17,7 +17,10 @@ from stpm.train import datasets
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_mask
 from stpm.train.evaluate import BATCH_SIZE, Outputs, evaluate, score_files, torch_scorer
+from stpm.train.fit import FitOptions
 from stpm.train.metrics import evaluate_maps
+from stpm.train.pipeline import prepare, read_source, train
+from stpm.train.stpm import ModelConfig
 
 MAP_SIZE = (16, 24)
 
@@ -123,8 +126,17 @@ def test_torch_scorer_resizes_and_runs_the_network(checkpoint_path: Path) -> Non
     assert (maps.shape, maps.dtype, scores.dtype) == ((2, 64, 64), np.float32, np.float32)
 
 
-def test_a_trained_student_finds_the_holes(checkpoint_path: Path, data_root: Path) -> None:
-    scorer = torch_scorer(load_checkpoint(checkpoint_path).model())
+def test_a_trained_student_finds_the_holes(
+    data_root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    config = ModelConfig(input_size=(64, 64))
+    options = FitOptions(4, 4, learning_rate=0.1, device="cpu", precision="fp32")
+    source = read_source(data_root / "weave/train/good", config, options)
+    fit, blank = prepare(source, config, options, teacher_weights=teacher_file)
+    fit.prepare(lambda _: None)
+    for _ in train(fit, blank, tmp_path / "weave.pt", lambda _: None):
+        pass
+    scorer = torch_scorer(load_checkpoint(tmp_path / "weave.pt").model())
     evaluation = evaluate(scorer, datasets.labelled_samples(data_root / "weave"))
     assert evaluation.overall == evaluation.by_kind["hole"]
     assert evaluation.overall.image_auroc > 0.9
