@@ -121,8 +121,8 @@ class _LevelLoss(torch.autograd.Function):
     """The mean of `squared_distance`, differentiated by hand.
 
     With target t, student s and u = s / |s|, the gradient of |t - u|^2 is -2 (d - (d.u) u) / |s|
-    where d = t - u. On a processor one image at a time stays in the caches: autograd's passes over
-    whole batches took a sixth of a training step.
+    where d = t - u. On a processor one image at a time stays in the caches; autograd's passes over
+    whole batches take six times as long.
     """
 
     @staticmethod
