@@ -307,7 +307,7 @@ def _engine_line(name: str, record: EngineRecord) -> str:
     if "good_map_ratio" in record.parity:
         agreement += f"; good images' maps {record.parity['good_map_ratio']:.2f} times FP32's"
     lost = {n: v for n, v in record.parity.items() if n.endswith("_loss")}
-    agreement += "".join(f", {n.removesuffix('_loss')} {-v:+.4f}" for n, v in lost.items())
+    agreement += "".join(f", {n.removesuffix('_loss')} {-v:+z.4f}" for n, v in lost.items())
     return (
         f"{name}: {agreement}; threshold "
         f"{record.calibration.image_threshold:.4g} for {record.calibration.false_alarm_rate:.2%} "

@@ -21,16 +21,12 @@ INPUT_LIMIT = 255
 """Inputs are rounded to whole numbers from 0 to 255, less a zero point, times a scale."""
 SMALLEST_SCALE = 1e-9
 """A filter of zeros would have a scale of zero."""
-RANGES = tuple(i / 20 for i in range(6, 21))
-"""Shares of the inputs' range that are tried."""
 DAMPING = 0.01
 """Added to each input's own curvature, as in GPTQ, so that it has an inverse."""
 PATCHES = 1 << 13
 """Of inputs of a convolution that its weights are rounded for."""
 BLOCK = 128
 """Weights of a filter that are rounded before the rest of it is told."""
-SAMPLES = 1 << 19
-"""Inputs of a convolution that its range is chosen on."""
 
 ConvHook = Callable[[str, nn.Conv2d, Tensor, Tensor], Tensor | None]
 """Takes a convolution's name, itself, its inputs and its outputs; may return other outputs."""
@@ -107,6 +103,8 @@ class QuantizedConv(nn.Conv2d):
             nn.init.zeros_(self.bias)  # type: ignore[arg-type]
         else:
             self.bias = conv.bias
+        # Those that EfficientNet's package derives from torch's pad by a layer of their own.
+        self.pad = getattr(conv, "static_padding", nn.Identity())
         largest = conv.weight.detach().abs().amax(dim=(1, 2, 3))
         scales = (largest / WEIGHT_LIMIT).clamp_min(SMALLEST_SCALE)
         self.register_buffer("input_scale", inputs.scale)
@@ -116,44 +114,114 @@ class QuantizedConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, torch's name
         """Convolve float32 (N,C,H,W)."""
-        inputs = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
         weights = Grid(self.weight_scales, self.weight_zero_points, (-WEIGHT_LIMIT, WEIGHT_LIMIT))
-        outputs: Tensor = self._conv_forward(
-            inputs.round(input), weights.round(self.weight), self.bias
-        )
+        rounded = weights.round(self.weight)
+        first, *more = self.input_terms(input)
+        outputs: Tensor = self._conv_forward(first, rounded, self.bias)
+        for term in more:
+            outputs = outputs + self._conv_forward(term, rounded, None)
         return outputs
+
+    def input_terms(self, inputs: Tensor) -> list[Tensor]:
+        """Pad and round inputs; what is convolved is the sum of the terms."""
+        grid = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
+        return [grid.round(self.pad(inputs))]
+
+
+class QuantizedStem(QuantizedConv):
+    """The convolution of the image itself, in whole grey levels: its inputs lose nothing.
+
+    Around the image stands its mean, which is what a normalised image is padded with.
+    """
+
+    mean: Tensor
+
+    def __init__(self, conv: nn.Conv2d, mean: Tensor) -> None:
+        """Quantise a convolution of grey levels less their mean.
+
+        Args:
+            conv: see `QuantizedConv`.
+            mean: float32 (1,3,1,1), in grey levels.
+        """
+        super().__init__(
+            conv, Grid(torch.tensor(1.0), torch.tensor(0, dtype=torch.int32), (0, INPUT_LIMIT))
+        )
+        if isinstance(self.pad, nn.Identity):
+            sides = conv._reversed_padding_repeated_twice
+            self.pad = nn.ZeroPad2d(tuple(sides))  # type: ignore[arg-type]
+        self.padding = (0, 0)
+        self.register_buffer("mean", mean)
+        assert self.bias is not None
+        with torch.no_grad():
+            self.bias -= (self.weight * mean).sum(dim=(1, 2, 3))
+
+    def input_terms(self, inputs: Tensor) -> list[Tensor]:
+        """See `QuantizedConv.input_terms`."""
+        grid = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
+        return [grid.round(self.pad(inputs) + self.mean)]
+
+
+class TwoTermConv(QuantizedConv):
+    """A convolution whose inputs are two terms of 8 bits: what the first lost is the second."""
+
+    def input_terms(self, inputs: Tensor) -> list[Tensor]:
+        """See `QuantizedConv.input_terms`."""
+        (first,) = super().input_terms(inputs)
+        finer = Grid(
+            self.input_scale / INPUT_LIMIT,
+            torch.full_like(self.input_zero_point, INPUT_LIMIT // 2 + 1),
+            (0, INPUT_LIMIT),
+        )
+        return [first, finer.round(self.pad(inputs) - first)]
 
 
 @torch.no_grad()
 def quantize(model: Network, images: Tensor) -> Network:
     """Return a copy whose convolutions are quantised; nothing is trained.
 
-    Each range is the one of least squared error. Weights are rounded one after the other, the rest
-    of a filter making up for what is lost on the inputs that occur (GPTQ, arXiv 2210.17323). Then
-    biases are shifted so that every channel keeps its mean (empirical bias correction, arXiv
-    1906.04721): what rounding does to all good images alike would look like a difference between
-    teacher and student.
+    Each range is that of the inputs: what is cut off would be missing from defects' scores. The
+    image's convolution takes whole grey levels, which are exact, and the next one takes inputs in
+    two terms: where an image is flat, what rounding does there adds up instead of averaging out.
+    Weights are rounded one after the other, the rest of a filter making up for what is lost on
+    the inputs that occur (GPTQ, arXiv 2210.17323). Then biases are shifted so that every channel
+    keeps its mean (empirical bias correction, arXiv 1906.04721): what rounding does to all good
+    images alike would look like a difference between teacher and student.
 
     Args:
         model: the trained network, in evaluation mode; not changed.
         images: uint8 (N,H,W,3), good images of the network's input size.
     """
     quantized = copy.deepcopy(model)
+    std = quantized.std.clone()
+    quantized.std.fill_(1)
     x = quantized.normalise(images.permute(0, 3, 1, 2))
     for name in quantized.networks:
-        _quantize_network(quantized.get_submodule(name), x)
+        network = quantized.get_submodule(name)
+        fold_batch_norm(network)
+        _quantize_network(network, x, quantized.mean, std)
     return quantized.requires_grad_(False)
 
 
-def _quantize_network(network: nn.Module, x: Tensor) -> None:
-    fold_batch_norm(network)
+def _quantize_network(network: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> None:
+    """Quantise a network of normalised images; then it takes grey levels less their mean.
+
+    Args:
+        network: with batch norm folded in; changed in place.
+        x: float32 (N,3,H,W), good images in grey levels less their mean.
+        mean, std: of the normalisation, float32 (1,3,1,1), in grey levels.
+    """
     replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}
 
     def observe(name: str, conv: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
-        grid = _least_error_grid(inputs)
-        replacements[name] = QuantizedConv(conv, grid)
-        _compensate(replacements[name], grid.round(inputs))
+        if not replacements:
+            replacement: QuantizedConv = QuantizedStem(conv, mean)
+        elif len(replacements) == 1:
+            replacement = TwoTermConv(conv, _grid_of(inputs))
+        else:
+            replacement = QuantizedConv(conv, _grid_of(inputs))
+        _compensate(replacement, torch.stack(replacement.input_terms(inputs)).sum(dim=0))
+        replacements[name] = replacement
         means[name] = outputs.mean(dim=(0, 2, 3))
 
     def correct(name: str, conv: nn.Conv2d, _: Tensor, outputs: Tensor) -> Tensor:
@@ -162,6 +230,7 @@ def _quantize_network(network: nn.Module, x: Tensor) -> None:
         conv.bias += shift
         return outputs + shift.view(-1, 1, 1)
 
+    next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= std
     _run(network, x, observe)
     for name, replacement in replacements.items():
         network.set_submodule(name, replacement)
@@ -175,6 +244,7 @@ def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
     patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
     columns = patches.transpose(0, 1).flatten(1)
     columns = columns[:, :: columns.shape[1] // PATCHES + 1]
+    columns = columns - columns.mean(dim=1, keepdim=True)  # biases make up for the mean
     curvature = (columns @ columns.T).double()
     curvature.diagonal().add_(DAMPING * curvature.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(curvature))
@@ -214,14 +284,7 @@ def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:
             handle.remove()
 
 
-def _least_error_grid(inputs: Tensor) -> Grid:
-    """Choose from a part of the inputs, always the same: convolutions of one input share it."""
+def _grid_of(inputs: Tensor) -> Grid:
     low, high = inputs.min().clamp_max(0), inputs.max()
-    samples = inputs.flatten()[:: inputs.numel() // SAMPLES + 1]
-    grids = []
-    for share in RANGES:
-        scale = ((high - low) * share / INPUT_LIMIT).clamp_min(SMALLEST_SCALE)
-        zero_point = (-low * share / scale).round().to(torch.int32)
-        grids.append(Grid(scale, zero_point, (0, INPUT_LIMIT)))
-    errors = [(grid.round(samples) - samples).square().mean() for grid in grids]
-    return grids[int(torch.stack(errors).argmin())]
+    scale = ((high - low) / INPUT_LIMIT).clamp_min(SMALLEST_SCALE)
+    return Grid(scale, (-low / scale).round().to(torch.int32), (0, INPUT_LIMIT))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from stpm.export import gate
 from stpm.export.cli import main, parse_batch
 from stpm.runtime import Bundle, Detector, backends
 
@@ -168,8 +169,10 @@ def test_what_is_no_bundle_is_kept(checkpoint_path: Path, tmp_path: Path, name: 
 
 
 def test_int8_is_measured_on_labelled_images(
-    checkpoint_path: Path, data_root: Path, tmp_path: Path
+    checkpoint_path: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # After two epochs good and defective images score alike: rounding changes their order.
+    monkeypatch.setattr(gate, "LARGEST_LOSS", 1)
     out = tmp_path / "weave.stpm"
     code, stdout, stderr = run(
         *("--ckpt", checkpoint_path, "--int8", "--data", data_root, "--out", out)
