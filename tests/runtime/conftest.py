@@ -1,18 +1,13 @@
-"""Bundles of a few bytes, for tests of reading and writing."""
+"""Bundles of a few bytes for tests of reading and writing, and the tiny run's graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from bundles import (
-    FILES,
-    WISHED,
-)
+from bundles import FILES, WISHED
 
-from stpm.runtime.bundle import (
-    write_bundle,
-)
+from stpm.runtime.bundle import MODEL, write_bundle
 
 
 @pytest.fixture
@@ -29,3 +24,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scratch") / "part.stpm"
     write_bundle(path, WISHED, FILES)
     return path
+
+
+@pytest.fixture(scope="module")
+def model(bundle_path: Path) -> bytes:
+    """The tiny run's ONNX graph."""
+    return (bundle_path / MODEL).read_bytes()

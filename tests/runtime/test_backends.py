@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from stpm.runtime import backends
 from stpm.runtime.backends import ENGINES, Engine, EngineSpec, installed_engines, open_engine
-from stpm.runtime.bundle import MODEL
 from stpm.runtime.errors import BackendError
 
 Images = NDArray[np.uint8]
@@ -31,11 +29,6 @@ PARTS = ("teacher/", "student/", "fp32/")
 def require(engine: str) -> None:
     if engine not in installed_engines():
         pytest.skip(f"{engine} is not installed, or there is no GPU for it")
-
-
-@pytest.fixture(scope="module")
-def model(bundle_path: Path) -> bytes:
-    return (bundle_path / MODEL).read_bytes()
 
 
 @pytest.fixture(scope="module", params=ON_ANY_GRAPH)

@@ -13,12 +13,6 @@ from numpy.typing import NDArray
 from stpm.runtime import BackendError
 from stpm.runtime.backends import EngineSource, open_engine
 from stpm.runtime.backends.onnxruntime_gpu import OnnxRuntimeGpuEngine, load, providers_of
-from stpm.runtime.bundle import MODEL
-
-
-@pytest.fixture(scope="module")
-def model(bundle_path: Path) -> bytes:
-    return (bundle_path / MODEL).read_bytes()
 
 
 def noise(count: int, seed: int = 0) -> NDArray[np.uint8]:

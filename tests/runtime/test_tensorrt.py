@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ParityError, gpu
 from stpm.runtime import backends as backends_module
-from stpm.runtime.backends import BuiltEngine, EngineSource, open_engine
+from stpm.runtime.backends import BuiltEngine, open_engine
 from stpm.runtime.bundle import GOLDEN, MODEL, EngineRecord, write_bundle
 from stpm.runtime.cache import cache_folder
 
@@ -70,11 +70,6 @@ def library(gpu_calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         lambda spec: spec.library == "tensorrt" or installed(spec),
     )
     return found
-
-
-@pytest.fixture(scope="module")
-def model(bundle_path: Path) -> bytes:
-    return (bundle_path / MODEL).read_bytes()
 
 
 @pytest.fixture
@@ -371,58 +366,6 @@ def test_without_a_gpu_the_library_cannot_start(library: Any) -> None:
     match = r"10\.13\.0 cannot start \(CUDA initialization .* 35\); it needs an NVIDIA GPU"
     with pytest.raises(BackendError, match=match):
         without.create("Builder")
-
-
-def test_a_library_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = library_module.load_library.__wrapped__
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(BackendError, match=r"run pip install 'stpm\[tensorrt\]'"):
-        load("tensorrt")
-    old = type(sys)("tensorrt")
-    old.__version__ = "8.6.1"  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorrt", old)
-    with pytest.raises(BackendError, match=r"got TensorRT 8\.6\.1, expected 10 or newer"):
-        load("tensorrt")
-
-
-def test_rtx_builds_again_what_cannot_run_here_and_keeps_it(
-    model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library = library_module.load_library("tensorrt-rtx")
-    built = tensorrt.engine_from_onnx(library, model, (1, 4), tensorrt.BuildOptions(), "")
-    source = EngineSource("tensorrt-rtx", model, batch=(1, 4), built=built)
-    if not gpu.gpu_count():
-        # The library itself says so, and no more than its header is read for that.
-        assert "cannot run on sm00 (" in (tensorrt.misfit(library, source, "sm00") or "")
-    stale = replace(built, built_with=built.built_with | {"tensorrt-rtx": "1.0.0"})
-    first = tensorrt.usable_engine(library, replace(source, built=stale), "sm00")
-    assert first.built_with["tensorrt-rtx"] == library.version
-    assert first.layer_precisions == built.layer_precisions
-    monkeypatch.setattr(tensorrt, "engine_from_onnx", None)
-    second = tensorrt.usable_engine(library, replace(source, built=stale), "sm00")
-    assert second.content == first.content
-
-
-@pytest.mark.parametrize(
-    ("device", "built_for"),
-    [("NVIDIA GeForce RTX 2080 Ti, sm75", "sm75"), ("NVIDIA H100, sm90", "NVIDIA H100, sm90")],
-)
-def test_rtx_builds_again_for_the_gpu_at_hand(
-    model: bytes,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
-    built_for: str,
-) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    library = library_module.load_library("tensorrt-rtx")
-    built = tensorrt.usable_engine(
-        library, EngineSource("tensorrt-rtx", model, batch=(1, 4)), device
-    )
-    assert built.built_with["device"] == built_for
 
 
 @pytest.mark.skipif(not gpu.gpu_count(), reason="there is no GPU")
