@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -60,9 +61,16 @@ def _properties(threads: int) -> dict[str, object]:
         hints.execution_mode: hints.ExecutionMode.ACCURACY,
         hints.performance_mode: hints.PerformanceMode.LATENCY,
     }
-    if threads:
-        properties[props.inference_num_threads] = threads
+    if threads:  # of one run: as many run at once as there are processors for
+        streams = max(1, _usable_cores() // threads)
+        properties[props.num_streams] = streams
+        properties[props.inference_num_threads] = threads * streams
     return properties
+
+
+def _usable_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def load(source: EngineSource) -> OpenVinoEngine:

@@ -119,6 +119,17 @@ def test_number_of_threads_changes_no_result(name: str, engine: Engine, model: b
     np.testing.assert_allclose(single[0], engine.run(noise(1))[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("threads", "streams"), [(0, 1), (1, 6), (4, 1), (9, 1)])
+def test_openvino_runs_as_many_at_once_as_there_are_processors_for(
+    threads: int, streams: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino_cpu = pytest.importorskip("stpm.runtime.backends.openvino_cpu")
+    monkeypatch.setattr(openvino_cpu, "_usable_cores", lambda: 6)
+    chosen = {str(name): value for name, value in openvino_cpu._properties(threads).items()}
+    assert chosen.get("NUM_STREAMS", 1) == streams
+    assert chosen.get("INFERENCE_NUM_THREADS", 0) == threads * streams
+
+
 def test_built_with_names_library_and_device(name: str, engine: Engine) -> None:
     library = importlib.import_module(ENGINES[name].library)
     built_with = engine.built_with()

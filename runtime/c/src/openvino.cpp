@@ -1,7 +1,9 @@
 // OpenVINO on the processor, in exactly the precisions that the graph asks for.
 #include <openvino/openvino.hpp>
 
+#include <algorithm>
 #include <stdexcept>
+#include <thread>
 
 #include "engine.hpp"
 
@@ -68,7 +70,12 @@ class OpenVino : public Engine {
             ov::hint::execution_mode(ov::hint::ExecutionMode::ACCURACY),
             ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
         };
-        if (threads > 0) properties.insert(ov::inference_num_threads(threads));
+        if (threads > 0) {  // of one run: as many run at once as there are processors for
+            const int cores = static_cast<int>(std::thread::hardware_concurrency());
+            const int streams = std::max(1, cores / threads);
+            properties.insert(ov::num_streams(streams));
+            properties.insert(ov::inference_num_threads(threads * streams));
+        }
         const std::string content(model.begin(), model.end());
         compiled_ = core.compile_model(core.read_model(content, ov::Tensor()), "CPU", properties);
     }
