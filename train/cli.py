@@ -238,19 +238,17 @@ def _run(
         f"{config.method}, teacher: {blank.teacher_id['source']} weights "
         f"{blank.teacher_id['sha256'][:12]}; training on {fit.device} in {fit.dtype}"
     )
-    written = fit.epoch
     with TrainingProgress(fit) as progress:
         progress.cache_teacher()
         try:
             for record in pipeline.train(fit, blank, checkpoint, progress.on_step):
-                written = record.epoch
                 progress.on_epoch(record)
         except KeyboardInterrupt:
             note(
-                f"interrupted after epoch {written}; "
+                f"interrupted after epoch {fit.written_epoch}; "
                 + (
                     f"{checkpoint} is usable, continue it with --resume"
-                    if written
+                    if fit.written_epoch
                     else "nothing is written yet"
                 )
             )

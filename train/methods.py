@@ -130,12 +130,16 @@ class TeacherSource:
 
 
 class Trainer(Protocol):
-    """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs."""
+    """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs.
+
+    `written_epoch` is the one whose checkpoint is on disk, which `stpm.train.pipeline.train` says.
+    """
 
     options: FitOptions
     device: torch.device
     dtype: torch.dtype
     epoch: int
+    written_epoch: int
     best_epoch: int
     best_held_out: float
     best_student: StateDict

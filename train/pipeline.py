@@ -142,6 +142,7 @@ def train(
             ),
             out,
         )
+        fit.written_epoch = fit.epoch
         with log_path(out).open("w" if record.epoch == 1 else "a") as log:
             log.write(json.dumps(asdict(record)) + "\n")
         yield record

@@ -26,7 +26,7 @@ class RunState:
         self.options = options
         self.device = resolve_device(options.device)
         self.dtype = torch.float32
-        self.epoch = 0
+        self.epoch = self.written_epoch = 0
         self.best_epoch = 0
         self.best_held_out = float("inf")
         self.best_student: StateDict = {}
@@ -51,6 +51,7 @@ class RunState:
     def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
         """Continue from `resume_state`."""
         self.epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        self.written_epoch = self.epoch
         self.best_held_out, self.best_student = state["best_held_out"], best_student
 
 

@@ -90,6 +90,19 @@ def test_an_interruption_says_what_stands_on_disk(
         assert (tmp_path / "part.pt").exists() == bool(allowed)
 
 
+def test_an_interruption_right_after_the_checkpoint_knows_of_it(
+    good: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "log_path", interrupt)
+    result = run("--good", good, *flags, "--overwrite")
+    assert result.exit_code == 130
+    assert "interrupted after epoch 1; " in result.stderr
+    assert "part.pt is usable" in result.stderr
+
+
 @pytest.fixture
 def process(good: Path, flags: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A long run of its own."""
