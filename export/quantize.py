@@ -179,9 +179,9 @@ class TwoTermConv(QuantizedConv):
 def quantize(model: Network, images: Tensor) -> Network:
     """Return a copy whose convolutions are quantised; nothing is trained.
 
-    Each range is that of the inputs: what is cut off would be missing from defects' scores. The
-    image's convolution takes whole grey levels, which are exact, and the next one takes inputs in
-    two terms: where an image is flat, what rounding does there adds up instead of averaging out.
+    Each range is that of the inputs: cut to the least error, they raised the maps of good images.
+    The image's convolution takes whole grey levels, which are exact, and the next one takes inputs
+    in two terms: where an image is flat, what rounding does there does not average out.
     Weights are rounded one after the other, the rest of a filter making up for what is lost on
     the inputs that occur (GPTQ, arXiv 2210.17323). Then biases are shifted so that every channel
     keeps its mean (empirical bias correction, arXiv 1906.04721): what rounding does to all good
