@@ -19,12 +19,11 @@ from stpm.benchmarks.environment import environment
 from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.pipeline import QUANTIZATION_IMAGES
+from stpm.export.pipeline import engine_scorer, quantization_choice
 from stpm.export.quantize import quantize
 from stpm.runtime.backends import Outputs, open_engine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.console import command, progress
-from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import ParityError
 from stpm.runtime.parity import compare
 from stpm.train.checkpoint import load_checkpoint
@@ -131,9 +130,8 @@ def _reduced(model: Network, category: Category, precision: str, choices: int) -
         yield model
         return
     good = category.good_images()
-    step = -(-len(good) // QUANTIZATION_IMAGES)
     for start in range(choices):
-        _, pixels = read_images(good[start::step], model.input_size)
+        _, pixels = read_images(quantization_choice(good, start), model.input_size)
         yield quantize(model, torch.from_numpy(pixels))
 
 
@@ -154,13 +152,7 @@ def _graph_scorer(model: Network, precision: str, engine_name: str) -> Scorer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx_from_graph(graph, path, contract.batch)
-        engine = open_engine(engine_name, path.read_bytes())
-
-    def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
-        inputs = np.stack([fit_input(image, contract) for image in images])
-        return run_in_batches(engine, inputs, contract)
-
-    return score
+        return engine_scorer(open_engine(engine_name, path.read_bytes()), contract)
 
 
 def _recording(scorer: Scorer, outputs: list[Outputs]) -> Scorer:

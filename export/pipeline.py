@@ -128,8 +128,7 @@ def export_bundle(
     if options.precision == "int8":
         report("INT8: measuring FP32, then quantising")
         gate = Gate.of(model, calibration, samples)
-        step = -(-len(quantization) // QUANTIZATION_IMAGES)
-        _, pixels = read_images(quantization[::step], model.input_size)
+        _, pixels = read_images(quantization_choice(quantization), model.input_size)
         model = quantize(model, torch.from_numpy(pixels))
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
@@ -152,7 +151,7 @@ def export_bundle(
                 with progress("reference, thresholds", len(calibration)) as on_images:
                     outputs = score_files(torch_scorer(model), calibration, on_images)
         else:
-            scorer = _engine_scorer(engine, contract)
+            scorer = engine_scorer(engine, contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images)
@@ -250,7 +249,14 @@ def _open(
     return open_engine(name, model, batch=options.batch, built=built), built
 
 
-def _engine_scorer(engine: Engine, contract: InputContract) -> Scorer:
+def quantization_choice(images: Sequence[Path], start: int = 0) -> Sequence[Path]:
+    """Take `QUANTIZATION_IMAGES` at most, evenly, from the given one on."""
+    return images[start :: -(-len(images) // QUANTIZATION_IMAGES)]
+
+
+def engine_scorer(engine: Engine, contract: InputContract) -> Scorer:
+    """Return a function that fits images to the graph's input and scores them."""
+
     def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
         inputs = np.stack([fit_input(image, contract) for image in images])
         return run_in_batches(engine, inputs, contract)
