@@ -67,15 +67,40 @@ class PatchNetwork(nn.Module):
         pairs = zip(self.layers, self.convolutions, strict=True)
         return [(layer, cast(nn.Conv2d, c), i == last) for i, (layer, c) in enumerate(pairs)]
 
-    def patches(self, x: Tensor) -> Tensor:
-        """Describe patches: float (N,3,p,p), normalised, to (N,DESCRIPTOR_SIZE)."""
+    @property
+    def stride(self) -> int:
+        """Pixels from one patch to the next of those that share all products."""
+        return 1 << sum(layer.pool for layer in self.layers)
+
+    def _mirrored(self, x: Tensor) -> Tensor:
+        border = self.patch_size // 2
+        return F.pad(x, (border, border, border, border), mode="reflect")
+
+    def _strided(self, x: Tensor) -> Tensor:
         for layer, convolution, is_last in self._steps():
             x = convolution(x)
             if not is_last:
                 x = F.leaky_relu(x, LEAKY_SLOPE)
             if layer.pool:
                 x = F.max_pool2d(x, 2)
-        return x.flatten(1)
+        return x
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Describe patches: float (N,3,p,p), normalised, to (N,DESCRIPTOR_SIZE)."""
+        return self._strided(x).flatten(1)
+
+    def lattice(self, x: Tensor, corner: Sequence[int] = (0, 0)) -> Tensor:
+        """Describe every `stride`-th pixel, for less than a pixel's share of `forward`.
+
+        Args:
+            x: as for `forward`.
+            corner: row and column of the first pixel, taken modulo the stride.
+
+        Returns:
+            float (N,DESCRIPTOR_SIZE,h,w): rows and columns of `forward`'s, from corner by stride.
+        """
+        row, column = (at % self.stride for at in corner)
+        return self._strided(self._mirrored(x)[..., row:, column:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Describe the patch around every pixel; the image is mirrored at its borders.
@@ -92,8 +117,7 @@ class PatchNetwork(nn.Module):
         Source: Bailer et al., Fast Dense Feature Extraction with CNNs that have Pooling or Striding
         Layers, BMVC 2017; dilations in place of its unwarping of interleaved outputs.
         """
-        border = self.patch_size // 2
-        x = F.pad(x, (border, border, border, border), mode="reflect")
+        x = self._mirrored(x)
         dilation = 1
         for layer, convolution, is_last in self._steps():
             x = F.conv2d(x, convolution.weight, convolution.bias, dilation=dilation)
@@ -116,7 +140,15 @@ class PatchNetworks(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return each one's descriptors float (N,DESCRIPTOR_SIZE,H,W) of images (N,3,H,W)."""
-        return [member(x) for member in self.members]
+        return [member(x) for member in self.each()]
+
+    def lattice(self, x: Tensor, corner: Sequence[int] = (0, 0)) -> list[Tensor]:
+        """Return each one's `PatchNetwork.lattice`."""
+        return [member.lattice(x, corner) for member in self.each()]
+
+    def each(self) -> list[PatchNetwork]:
+        """Return the networks."""
+        return [cast(PatchNetwork, member) for member in self.members]
 
 
 def check_patch_sizes(patch_sizes: Sequence[int], input_size: tuple[int, int]) -> None:

@@ -160,7 +160,12 @@ class Stad(Network):
 
 
 class StadTrainer(OptimisedRunState):
-    """Trains all students at once, an image at a time; see `Trainer`."""
+    """Trains all students at once, an image at a time; see `Trainer`.
+
+    A step sees every `stride`-th pixel, from another corner each time, and so do the statistics:
+    neighbouring patches are nearly the same, and these share all products. Public reimplementations
+    take every pixel.
+    """
 
     def __init__(
         self,
@@ -170,7 +175,7 @@ class StadTrainer(OptimisedRunState):
         options: FitOptions,
     ) -> None:
         super().__init__(options, network.student)
-        self.network = network.to(self.device)
+        self.network: Stad = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._train, self._held_out = map(torch.from_numpy, (train_images, held_out_images))
 
     def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -191,7 +196,7 @@ class StadTrainer(OptimisedRunState):
         scales = len(self.network.config.patch_sizes)
         moments = _Moments(scales, DESCRIPTOR_SIZE)
         for image in self._train:
-            for scale, target in enumerate(self.network.teacher(self._pixels(image[None]))):
+            for scale, target in enumerate(self.network.teacher.lattice(self._pixels(image[None]))):
                 moments.add(scale, target)
             on_images(1)
         students = self.network.student
@@ -207,10 +212,12 @@ class StadTrainer(OptimisedRunState):
             StpmError: a loss is not finite.
         """
         watch, start = Stopwatch(), time.perf_counter()
-        order = np.random.default_rng((self.options.seed, self.epoch)).permutation(len(self._train))
+        rng = np.random.default_rng((self.options.seed, self.epoch))
+        order = torch.from_numpy(rng.permutation(len(self._train)))
         total = 0.0
-        for index in torch.split(torch.from_numpy(order), self.options.batch_size):
-            value = self._step(self._pixels(self._train[index]), watch)
+        for index in torch.split(order, self.options.batch_size):
+            corner = rng.integers(self.network.input_size).tolist()
+            value = self._step(self._pixels(self._train[index]), corner, watch)
             self.check_finite("loss", value)
             total += value * len(index)
             on_step(value)
@@ -221,19 +228,22 @@ class StadTrainer(OptimisedRunState):
         loss = total / len(self._train)
         return EpochRecord(self.epoch, loss, held_out, is_best, seconds, dict(watch.seconds))
 
-    def _step(self, x: Tensor, watch: Stopwatch) -> float:
+    def _step(self, x: Tensor, corner: Sequence[int], watch: Stopwatch) -> float:
         with watch.stage("teacher"), torch.no_grad():
-            targets = [self.network.normalised(i, t) for i, t in enumerate(self._teach(x))]
+            targets = [
+                self.network.normalised(scale, target)
+                for scale, target in enumerate(self.network.teacher.lattice(x, corner))
+            ]
         self.optimiser.zero_grad(set_to_none=True)
         count, total = self.network.config.students, 0.0
-        for i, student in enumerate(self.network.student.networks.members):
+        for i, student in enumerate(self.network.student.networks.each()):
             with watch.stage("forward"):
                 with self.autocast():
-                    output = student(x)
+                    output = student.lattice(x, corner)
                 loss = (output.float() - targets[i // count]).square().sum(dim=1).mean()
             # One at a time: the students share nothing, and their activations are large.
             with watch.stage("backward"):
-                self.scaler.scale(loss).backward()
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         with watch.stage("optimiser"):
             self.scaler.step(self.optimiser)
@@ -248,16 +258,12 @@ class StadTrainer(OptimisedRunState):
         for image in self._held_out:
             x = self._pixels(image[None])
             with self.autocast():
-                students = network.student.networks(x)
-            for scale, target in enumerate(self._teach(x)):
+                students = network.student.networks.lattice(x)
+            for scale, target in enumerate(network.teacher.lattice(x)):
                 outputs = students[scale * count : (scale + 1) * count]
                 moments.add(scale, network.errors(scale, target, outputs))
         network.student.score_mean[:], network.student.score_deviation[:] = moments.result()
         return float(network.student.score_mean[:, 0].mean())
-
-    def _teach(self, x: Tensor) -> list[Tensor]:
-        targets: list[Tensor] = self.network.teacher(x)
-        return targets
 
     def _pixels(self, images: Tensor) -> Tensor:
         return self.network.normalise(images.to(self.device).permute(0, 3, 1, 2))
@@ -306,7 +312,7 @@ class StadMethod:
                 weights=source.weights,
                 images=list_images(source.images) if source.images else images,
                 folder=source.folder or TEACHER_FOLDER,
-                seed=options.seed,
+                fit=options,
             )
             names.append(name)
         with torch.random.fork_rng():

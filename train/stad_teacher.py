@@ -31,7 +31,9 @@ from stpm.train.backbones import (
     state_hash,
 )
 from stpm.train.datasets import read_image
+from stpm.train.fit import FitOptions
 from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
+from stpm.train.run_state import resolve_device, resolve_precision
 
 BACKBONE = "resnet18"
 ZOOMS = (4, 16)
@@ -154,7 +156,7 @@ def train_teacher(
     images: Sequence[Path],
     weights: Path | None,
     options: TeacherOptions,
-    seed: int,
+    fit: FitOptions,
     on_step: Callable[[int], None] = lambda _: None,
 ) -> tuple[PatchNetwork, dict[str, str]]:
     """Train a patch network.
@@ -169,41 +171,53 @@ def train_teacher(
         images: any images.
         weights: of ResNet-18; None takes ImageNet's.
         options: steps, losses, optimiser.
-        seed: of initial weights and patches.
+        fit: device, precision, and the seed of initial weights and patches.
         on_step: called with 1 after each step.
 
     Returns:
         The network, frozen, and the identity of ResNet-18.
     """
+    device = resolve_device(fit.device)
+    dtype = resolve_precision(fit.precision, device)
+    autocast = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     backbone, identity = _deepest(weights)
-    source = Patches(images, patch_size, seed)
+    source = Patches(images, patch_size, fit.seed)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(fit.seed)
         network = PatchNetwork(patch_size)
         with torch.no_grad():
             width = backbone(torch.zeros(1, 3, patch_size, patch_size))[0].shape[1]
         decoder = nn.Linear(DESCRIPTOR_SIZE, width)
+    for module in (backbone, network, decoder):
+        module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(
         [*network.parameters(), *decoder.parameters()],
         lr=options.learning_rate,
         weight_decay=options.weight_decay,
     )
     for _ in range(options.steps):
-        anchors, positives, negatives = map(normalise, source.draw(options.batch_size))
-        descriptors = network.patches(anchors)
+        anchors, positives, negatives = (
+            normalise(patches).to(device) for patches in source.draw(options.batch_size)
+        )
+        with autocast:
+            descriptors = network.patches(anchors)
+            decoded = decoder(descriptors).float()
+            others = [network.patches(x).float() for x in (positives, negatives) if options.metric]
+        descriptors = descriptors.float()
         loss = options.compactness * compactness_loss(descriptors)
         if options.distillation:
-            with torch.no_grad():
-                features = backbone(anchors)[0].mean(dim=(2, 3))
-            loss = loss + options.distillation * distillation_loss(decoder(descriptors), features)
+            with torch.no_grad(), autocast:
+                features = backbone(anchors)[0].mean(dim=(2, 3)).float()
+            loss = loss + options.distillation * distillation_loss(decoded, features)
         if options.metric:
-            others = network.patches(positives), network.patches(negatives)
             loss = loss + options.metric * metric_loss(descriptors, *others)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimiser)
+        scaler.update()
         on_step(1)
-    return network.requires_grad_(False).eval(), identity
+    return network.requires_grad_(False).eval().cpu(), identity
 
 
 def _deepest(weights: Path | None) -> tuple[FeaturePyramid, dict[str, str]]:
@@ -221,7 +235,7 @@ def teacher_of(
     weights: Path | None,
     images: Sequence[Path],
     folder: Path,
-    seed: int,
+    fit: FitOptions,
 ) -> tuple[PatchNetwork, str]:
     """Take the teacher that the folder keeps, or train one and keep it there.
 
@@ -235,7 +249,7 @@ def teacher_of(
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with progress(f"teacher p={patch_size}", options.steps, "steps") as on_step:
-            network, identity = train_teacher(patch_size, images, weights, options, seed, on_step)
+            network, identity = train_teacher(patch_size, images, weights, options, fit, on_step)
         content = {
             "format_version": FORMAT_VERSION,
             "options": asdict(options),

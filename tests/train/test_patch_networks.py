@@ -72,6 +72,16 @@ def test_pixels_at_the_border_have_the_descriptor_of_their_mirrored_patch(
     torch.testing.assert_close(dense[chosen], network.patches(patches[chosen]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (5, 2), (30, 39)])
+def test_a_lattice_is_part_of_the_dense_descriptors(
+    network: PatchNetwork, corner: tuple[int, int]
+) -> None:
+    image = random_image(40)
+    row, column = (at % network.stride for at in corner)
+    expected = network(image)[..., row :: network.stride, column :: network.stride]
+    torch.testing.assert_close(network.lattice(image, corner), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [

@@ -11,6 +11,7 @@ import torch
 from stpm.runtime.errors import CheckpointError
 from stpm.train import stad_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
+from stpm.train.fit import FitOptions
 from stpm.train.methods import TeacherSource, configure
 from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetworks
 from stpm.train.stad import METHOD, Stad, StadConfig
@@ -63,7 +64,12 @@ def test_a_teacher_is_trained_once_and_then_reused(
 
     def take(options: TeacherOptions = options) -> tuple[torch.Tensor, str]:
         network, name = teacher_of(
-            17, options, weights=teacher_file, images=good, folder=tmp_path / "kept", seed=0
+            17,
+            options,
+            weights=teacher_file,
+            images=good,
+            folder=tmp_path / "kept",
+            fit=FitOptions(),
         )
         return network.state_dict()["convolutions.0.weight"], name
 
