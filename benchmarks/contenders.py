@@ -84,11 +84,11 @@ def contenders(
     if "avx512_bf16" in environment()["processor"]["flags"]:
         precisions.append("bf16")
     found: dict[str, Opener] = {
-        "torch eager": partial(_torch, "torch eager", model, frames),
-        "torch.compile": partial(_torch, "torch.compile", model, frames),
         "ONNX Runtime, straightforward graph": partial(_onnxruntime, model, frames),
     }
     for precision in precisions:
+        for name in ("torch eager", "torch.compile"):
+            found[f"{name}, {precision}"] = partial(_torch, name, model, frames, precision)
         found[f"OpenVINO, straightforward graph, {precision}"] = partial(
             _openvino, model, frames, precision
         )
@@ -99,17 +99,20 @@ def contenders(
 
 
 @contextmanager
-def _torch(name: str, model: Network, frames: Sequence[Image8]) -> Iterator[Contender]:
+def _torch(
+    name: str, model: Network, frames: Sequence[Image8], precision: str
+) -> Iterator[Contender]:
     network: Any = torch.compile(model) if name == "torch.compile" else model
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
 
     def infer(frame: Image8) -> Map:
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast:
             resized = resize(frame, model.input_size)
             anomaly_map, _ = network(torch.tensor(resized[None]))
-        return np.asarray(anomaly_map[0])
+        return np.asarray(anomaly_map[0].float())
 
     infer(frames[0])  # compiles, or fails here
-    yield Contender(name, "fp32", timed(infer, frames))
+    yield Contender(name, precision, timed(infer, frames))
 
 
 def _straightforward(model: Network) -> bytes:
