@@ -143,7 +143,7 @@ def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:
 def _title(contents: Sequence[Mapping[str, Any]]) -> str:
     accuracies = of_kind(contents, "accuracy")
     names = [name for content in accuracies for name in content["categories"]]
-    names = names or [name for content in contents for name in content["models"]]
+    names = names or [name.split(".")[0] for content in contents for name in content["models"]]
     return ", ".join(dict.fromkeys(names)) or "ablations"
 
 
