@@ -93,8 +93,7 @@ class OptimisedRunState(RunState):
 
     def autocast(self) -> torch.autocast:
         """Run what is inside in the run's precision."""
-        enabled = self.dtype is not torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+        return autocast_to(self.dtype, self.device)
 
     def check_finite(self, name: str, value: float) -> None:
         """Raise StpmError for a loss or a map that is not finite."""
@@ -127,6 +126,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     else:
         native = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def autocast_to(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Run what is inside in a precision; FP32 changes nothing."""
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from stpm.train.backbones import (
 from stpm.train.datasets import read_image
 from stpm.train.fit import FitOptions
 from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
-from stpm.train.run_state import resolve_device, resolve_precision
+from stpm.train.run_state import autocast_to, resolve_device, resolve_precision
 
 BACKBONE = "resnet18"
 ZOOMS = (4, 16)
@@ -179,7 +179,7 @@ def train_teacher(
     """
     device = resolve_device(fit.device)
     dtype = resolve_precision(fit.precision, device)
-    autocast = torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    autocast = autocast_to(dtype, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     backbone, identity = _deepest(weights)
     source = Patches(images, patch_size, fit.seed)
