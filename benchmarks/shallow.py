@@ -67,7 +67,7 @@ def describe(model: Network, images: Sequence[Image]) -> Tensor:
     """
     batch = torch.from_numpy(np.stack([resize(image, model.input_size) for image in images]))
     with torch.inference_mode():
-        levels = model.teacher(model.normalise(batch.permute(0, 3, 1, 2)))
+        levels = model.teacher(model.normalise(batch))
         return pixel_features(levels).permute(0, 2, 3, 1)
 
 

@@ -46,7 +46,11 @@ class DeploymentGraph(nn.Module):
         self.dtype = DTYPES[precision]
         self.input_size = camera_size or network_size
         self.map_size = network_size
-        self.resize = PillowResize(self.input_size, network_size)
+        self.resize: nn.Module = (
+            nn.Identity()
+            if self.input_size == network_size
+            else PillowResize(self.input_size, network_size)
+        )
         self.model = copy.deepcopy(model).eval()
         self.upsample = MatrixUpsample(_level_sizes(self.model), network_size)
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
@@ -70,9 +74,9 @@ class DeploymentGraph(nn.Module):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize and normalise images to what the networks take, (N,3,h,w) in `dtype`."""
-        # TensorRT takes uint8 for nothing but a cast, so that comes first.
-        pixels = self.resize(images.float().permute(0, 3, 1, 2))
-        return self.model.normalise(pixels).to(self.dtype)
+        # TensorRT takes uint8 for nothing but a cast, with which both of them begin.
+        normalised: Tensor = self.model.normalise(self.resize(images))
+        return normalised.to(self.dtype)
 
     def score(self, *features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Score what each of the model's `networks` gave; see `forward`."""
@@ -95,10 +99,10 @@ class PillowResize(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Resize float32 (N,3,H,W) in grey levels to (N,3,h,w)."""
-        across = self.columns(pixels.permute(0, 3, 1, 2))
+        """Resize grey levels (N,H,W,3) to (N,h,w,3)."""
+        across = self.columns(pixels.float().permute(0, 2, 3, 1))
         down: Tensor = self.rows(across.permute(0, 3, 2, 1))
-        return down.permute(0, 2, 1, 3)
+        return down.permute(0, 1, 3, 2)
 
 
 class _AxisResize(nn.Module):
@@ -160,7 +164,8 @@ class MatrixUpsample(nn.Module):
 
 
 def _level_sizes(model: Network) -> list[tuple[int, int]]:
-    teacher = copy.deepcopy(model.teacher).to("meta")  # shapes without computing
+    # Shapes, without computing.
+    teacher, normalise = (copy.deepcopy(m).to("meta") for m in (model.teacher, model.normalise))
     with torch.no_grad():
-        features = teacher(torch.zeros(1, 3, *model.input_size, device="meta"))
+        features = teacher(normalise(torch.zeros(1, *model.input_size, 3, device="meta")))
     return [(level.shape[2], level.shape[3]) for level in features]

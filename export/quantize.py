@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stpm.export.weights import fold_batch_norm
-from stpm.train.methods import Network
+from stpm.train.methods import Network, Normalise
 
 WEIGHT_LIMIT = 127
 """Weights are rounded to whole numbers from -127 to 127 times a scale."""
@@ -128,37 +128,55 @@ class QuantizedConv(nn.Conv2d):
         return [grid.round(self.pad(inputs))]
 
 
-class QuantizedStem(QuantizedConv):
-    """The convolution of the image itself, in whole grey levels: its inputs lose nothing.
+class GreyLevels(nn.Module):
+    """Takes the place of normalising: grey levels as they are, which 8 bits hold without loss.
 
     Around the image stands its mean, which is what a normalised image is padded with.
     """
 
-    mean: Tensor
+    border: Tensor
+    scale: Tensor
+    zero_point: Tensor
 
-    def __init__(self, conv: nn.Conv2d, mean: Tensor) -> None:
-        """Quantise a convolution of grey levels less their mean.
+    def __init__(self, mean: Tensor, sides: Sequence[int], size: tuple[int, int]) -> None:
+        """Pad as the convolution of the image does.
 
         Args:
-            conv: see `QuantizedConv`.
-            mean: float32 (1,3,1,1), in grey levels.
+            mean: float32 (3,), in grey levels.
+            sides: pixels left, right, above and below.
+            size: (height, width) of the images.
         """
-        super().__init__(
-            conv, Grid(torch.tensor(1.0), torch.tensor(0, dtype=torch.int32), (0, INPUT_LIMIT))
-        )
-        if isinstance(self.pad, nn.Identity):
-            sides = conv._reversed_padding_repeated_twice
-            self.pad = nn.ZeroPad2d(tuple(sides))  # type: ignore[arg-type]
-        self.padding = (0, 0)
-        self.register_buffer("mean", mean)
+        super().__init__()
+        self._sides = (0, 0, *sides)
+        outside = 1 - functional.pad(torch.ones(1, *size, 1), self._sides)
+        self.register_buffer("border", (outside * mean.round()).to(torch.uint8))
+        self.register_buffer("scale", _whole_levels().scale)
+        self.register_buffer("zero_point", _whole_levels().zero_point)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pad grey levels (N,H,W,3); returns them float32 (N,3,h,w)."""
+        padded = functional.pad(images.to(torch.uint8), self._sides) + self.border
+        # OpenVINO convolves them as 8 bits, in the order they lie in, where this precedes permute.
+        grid = Grid(self.scale, self.zero_point, (0, INPUT_LIMIT))
+        return grid.round(padded.float()).permute(0, 3, 1, 2)
+
+
+class QuantizedStem(QuantizedConv):
+    """The convolution of the image itself, whose inputs are those of `GreyLevels`."""
+
+    def __init__(self, conv: nn.Conv2d, normalise: Normalise) -> None:
+        """Quantise a convolution of normalised images; see `QuantizedConv`."""
+        with torch.no_grad():
+            conv.weight /= normalise.std.view(1, 3, 1, 1)
+        super().__init__(conv, _whole_levels())
+        self.pad, self.padding = nn.Identity(), (0, 0)
         assert self.bias is not None
         with torch.no_grad():
-            self.bias -= (self.weight * mean).sum(dim=(1, 2, 3))
+            self.bias -= (self.weight * normalise.mean.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
 
     def input_terms(self, inputs: Tensor) -> list[Tensor]:
         """See `QuantizedConv.input_terms`."""
-        grid = Grid(self.input_scale, self.input_zero_point, (0, INPUT_LIMIT))
-        return [grid.round(self.pad(inputs) + self.mean)]
+        return [inputs]
 
 
 class TwoTermConv(QuantizedConv):
@@ -192,30 +210,46 @@ def quantize(model: Network, images: Tensor) -> Network:
         images: uint8 (N,H,W,3), good images of the network's input size.
     """
     quantized = copy.deepcopy(model)
-    std = quantized.std.clone()
-    quantized.std.fill_(1)
-    x = quantized.normalise(images.permute(0, 3, 1, 2))
+    normalise = quantized.normalise
+    assert isinstance(normalise, Normalise)
+    quantized.normalise = GreyLevels(
+        normalise.mean, _image_padding(quantized.teacher), quantized.input_size
+    )
     for name in quantized.networks:
         network = quantized.get_submodule(name)
         fold_batch_norm(network)
-        _quantize_network(network, x, quantized.mean, std)
+        _quantize_network(network, images, normalise, quantized.normalise)
     return quantized.requires_grad_(False)
 
 
-def _quantize_network(network: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> None:
-    """Quantise a network of normalised images; then it takes grey levels less their mean.
+def _image_padding(network: nn.Module) -> Sequence[int]:
+    """Return the pixels left, right, above and below that the first convolution adds."""
+    conv = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    static = getattr(conv, "static_padding", None)  # see `QuantizedConv`
+    if isinstance(static, nn.ZeroPad2d):
+        return static.padding
+    sides: Sequence[int] = conv._reversed_padding_repeated_twice
+    return sides
+
+
+def _quantize_network(
+    network: nn.Module, images: Tensor, normalise: Normalise, grey_levels: GreyLevels
+) -> None:
+    """Quantise a network of normalised images; then it takes grey levels.
 
     Args:
         network: with batch norm folded in; changed in place.
-        x: float32 (N,3,H,W), good images in grey levels less their mean.
-        mean, std: of the normalisation, float32 (1,3,1,1), in grey levels.
+        images: uint8 (N,H,W,3), good ones.
+        normalise, grey_levels: make the network's inputs of images, before and after.
     """
+    levels = grey_levels(images)
     replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}
 
     def observe(name: str, conv: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
         if not replacements:
-            replacement: QuantizedConv = QuantizedStem(conv, mean)
+            replacement: QuantizedConv = QuantizedStem(conv, normalise)
+            inputs = levels
         elif len(replacements) == 1:
             replacement = TwoTermConv(conv, _grid_of(inputs))
         else:
@@ -230,11 +264,10 @@ def _quantize_network(network: nn.Module, x: Tensor, mean: Tensor, std: Tensor) 
         conv.bias += shift
         return outputs + shift.view(-1, 1, 1)
 
-    next(m for m in network.modules() if isinstance(m, nn.Conv2d)).weight /= std
-    _run(network, x, observe)
+    _run(network, normalise(images), observe)
     for name, replacement in replacements.items():
         network.set_submodule(name, replacement)
-    _run(network, x, correct)
+    _run(network, levels, correct)
 
 
 def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
@@ -282,6 +315,10 @@ def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _whole_levels() -> Grid:
+    return Grid(torch.tensor(1.0), torch.tensor(0, dtype=torch.int32), (0, INPUT_LIMIT))
 
 
 def _grid_of(inputs: Tensor) -> Grid:

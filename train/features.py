@@ -57,8 +57,8 @@ class TeacherFeatures:
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the normalised images, float32 (B,3,H,W)."""
-        batch = self._images[index].to(self._device).permute(0, 3, 1, 2)
-        return self._model.normalise(batch)
+        normalised: Tensor = self._model.normalise(self._images[index].to(self._device))
+        return normalised
 
     def targets(self, index: Tensor) -> list[Tensor]:
         """Return the teacher's unit features, float16 (B,C_l,h_l,w_l) a level."""

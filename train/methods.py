@@ -59,17 +59,34 @@ class Config(Protocol):
         ...
 
 
+class Normalise(nn.Module):
+    """Brings grey levels (N,H,W,3) to the range that a backbone expects, float32 (N,3,H,W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take the mean and standard deviation of each channel, in grey levels."""
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise; the channels are brought forward last, which an engine need not compute."""
+        normalised: Tensor = (images.float() - self.mean) / self.std
+        return normalised.permute(0, 3, 1, 2)
+
+
 class Network(nn.Module, ABC):
     """A frozen teacher, what is trained beside it, and the scoring between them.
 
     Attributes:
         networks: names of the modules that may run in reduced precision; each takes normalised
             images float (N,3,H,W) and gives a list of tensors.
+        normalise: makes such images of grey levels (N,H,W,3), in FP32.
     """
 
     networks: tuple[str, ...] = ("teacher", "student")
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self, teacher: nn.Module, student: nn.Module, mean: Sequence[float], std: Sequence[float]
@@ -77,8 +94,7 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.teacher = teacher
         self.student = student
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        self.normalise: nn.Module = Normalise(mean, std)
 
     @property
     @abstractmethod
@@ -95,11 +111,6 @@ class Network(nn.Module, ABC):
             anomaly_map float32 (N,H,W) and pred_score float32 (N,).
         """
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Bring pixels (N,3,H,W) in grey levels to the input range of the networks, in FP32."""
-        normalised: Tensor = (pixels.float() - self.mean) / self.std
-        return normalised
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score images; the FP32 reference that every engine is measured against.
 
@@ -109,7 +120,7 @@ class Network(nn.Module, ABC):
         Returns:
             anomaly_map float32 (N,H,W) and pred_score float32 (N,).
         """
-        x = self.normalise(images.permute(0, 3, 1, 2))
+        x = self.normalise(images)
         features = [self.get_submodule(name)(x) for name in self.networks]
         return self.score(features, interpolate_to(self.input_size))
 

@@ -184,7 +184,7 @@ class Spade(Network):
 
     def describe(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the levels that describe pixels, and the pooled vector that describes an image."""
-        return self._split(self.teacher(self.normalise(images.permute(0, 3, 1, 2))))
+        return self._split(self.teacher(self.normalise(images)))
 
     def _search(self, query: Tensor, chosen: Tensor) -> Tensor:
         faiss = _faiss()

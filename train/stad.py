@@ -266,7 +266,8 @@ class StadTrainer(OptimisedRunState):
         return float(network.student.score_mean[:, 0].mean())
 
     def _pixels(self, images: Tensor) -> Tensor:
-        return self.network.normalise(images.to(self.device).permute(0, 3, 1, 2))
+        normalised: Tensor = self.network.normalise(images.to(self.device))
+        return normalised
 
 
 class _Moments:

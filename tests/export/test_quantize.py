@@ -65,7 +65,7 @@ def test_every_channel_keeps_its_mean(
     checkpoint: Checkpoint, networks: Networks, pixels: Tensor
 ) -> None:
     model = checkpoint.model()
-    x, levels = (m.normalise(pixels.permute(0, 3, 1, 2)) for m in (model, networks("int8")))
+    x, levels = (m.normalise(pixels) for m in (model, networks("int8")))
     for name in model.networks:
         folded = copy.deepcopy(model.get_submodule(name))
         fold_batch_norm(folded)
@@ -92,7 +92,7 @@ def test_the_range_is_that_of_the_inputs(networks: Networks, pixels: Tensor) -> 
     assert isinstance(conv, QuantizedConv)
     seen: list[Tensor] = []
     conv.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    model.teacher(model.normalise(pixels.permute(0, 3, 1, 2)))
+    model.teacher(model.normalise(pixels))
     assert conv.input_zero_point == 0
     # Before the convolutions in front of it were rounded, it was another by little.
     assert float(conv.input_scale) * 255 == pytest.approx(float(seen[0].max()), rel=0.05)
@@ -102,7 +102,7 @@ def test_the_image_is_convolved_without_loss(networks: Networks) -> None:
     model = copy.deepcopy(networks("int8"))
     stem = model.teacher.conv1
     images = torch.randint(0, 256, (2, *model.input_size, 3), dtype=torch.uint8)
-    (inputs,) = stem.input_terms(model.normalise(images.permute(0, 3, 1, 2)))
+    (inputs,) = stem.input_terms(model.normalise(images))
     np.testing.assert_array_equal(inputs[:, :, 3:-3, 3:-3], images.permute(0, 3, 1, 2))
     np.testing.assert_array_equal(inputs[:, :, 0, 0], [[124, 116, 104]] * 2)
 
@@ -126,8 +126,8 @@ def test_weights_make_up_for_each_others_rounding(networks: Networks, pixels: Te
     assert isinstance(quantized, QuantizedConv)
     fold_batch_norm(model.student)
     conv = model.student.conv1
-    x = model.normalise(pixels.permute(0, 3, 1, 2))
-    std = model.std
+    x = model.normalise(pixels)
+    std = model.normalise.std.view(3, 1, 1)
 
     def error(weight: Tensor) -> float:
         changed = nn.functional.conv2d(x, weight * std - conv.weight, stride=2, padding=3)
@@ -147,9 +147,7 @@ def test_other_backbones_keep_their_features(backbone: str, pixels: Tensor) -> N
         torch.manual_seed(3)
         model = Stpm(ModelConfig(backbone, levels, (64, 64)), pyramid(backbone, levels)).eval()
         quantized = quantize(model, pixels)
-        expected, found = (
-            m.student(m.normalise(pixels.permute(0, 3, 1, 2))) for m in (model, quantized)
-        )
+        expected, found = (m.student(m.normalise(pixels)) for m in (model, quantized))
     for level, features in zip(expected, found, strict=True):
         cosine = nn.functional.cosine_similarity(level, features)
         assert float(cosine.mean()) > 0.99

@@ -49,9 +49,7 @@ def noise(size: Size) -> NDArray[np.uint8]:
 
 
 def in_graph(image: NDArray[np.uint8], size: Size) -> NDArray[np.float32]:
-    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    resized = PillowResize(image.shape[:2], size)(pixels)
-    return np.asarray(resized[0].permute(1, 2, 0))
+    return np.asarray(PillowResize(image.shape[:2], size)(torch.from_numpy(image)[None])[0])
 
 
 def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,9 +84,9 @@ def test_the_graph_gives_exactly_pillows_grey_levels(source: Size, target: Size)
 
 @pytest.mark.parametrize("source", [(96, 80), (7, 200), (1, 1)])
 def test_every_constant_frame_keeps_its_grey_level(source: Size) -> None:
-    frames = torch.arange(256.0).view(256, 1, 1, 1).expand(256, 1, *source)
+    frames = torch.arange(256.0).view(256, 1, 1, 1).expand(256, *source, 1)
     resized = PillowResize(source, (64, 48))(frames)
-    assert torch.equal(resized, torch.arange(256.0).view(256, 1, 1, 1).expand(256, 1, 64, 48))
+    assert torch.equal(resized, torch.arange(256.0).view(256, 1, 1, 1).expand(256, 64, 48, 1))
 
 
 @pytest.mark.parametrize(("size", "target"), [(900, 256), (16, 256), (7, 7), (1, 9), (9, 1)])

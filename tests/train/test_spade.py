@@ -38,7 +38,7 @@ def test_smoothing_is_scipys() -> None:
 def test_the_reference_is_every_distance_computed(spade_path: Path, data_root: Path) -> None:
     model, images = model_and_images(spade_path, data_root)
     maps, scores = model(images)
-    *levels, last = model.teacher(model.normalise(images.permute(0, 3, 1, 2)))
+    *levels, last = model.teacher(model.normalise(images))
     pooled = last.double().mean((2, 3))
     image_distances = (pooled[:, None] - model.student.pooled.double()).square().sum(2)
     nearest = image_distances.sort(1)
@@ -57,7 +57,7 @@ def test_the_reference_is_every_distance_computed(spade_path: Path, data_root: P
 def test_both_searches_agree(spade_path: Path, data_root: Path) -> None:
     model, images = model_and_images(spade_path, data_root)
     reference = model(images)
-    levels = model.teacher(model.normalise(images.permute(0, 3, 1, 2)))
+    levels = model.teacher(model.normalise(images))
     products = model.score([levels], interpolate_to(model.input_size))
     for ours, theirs in zip(products, reference, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * float(theirs.max()))

@@ -94,7 +94,7 @@ def test_scores_are_the_papers_errors_standardised() -> None:
             buffer.copy_(torch.rand_like(buffer) + (0.5 if "deviation" in name else 0))
         images = torch.randint(256, (1, 18, 18, 3), dtype=torch.uint8)
     maps, scores = network(images)
-    x = network.normalise(images.permute(0, 3, 1, 2))
+    x = network.normalise(images)
     expected = np.zeros((1, 18, 18))
     for scale in range(2):
         target = network.teacher(x)[scale].double().numpy()

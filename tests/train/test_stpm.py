@@ -178,7 +178,8 @@ def test_forward_scores_uint8_images_with_channels_last(model: Stpm) -> None:
     batch = images(3)
     with torch.inference_mode():
         maps, scores = model(batch)
-        x = ((batch.double() - model.mean.view(3)) / model.std.view(3)).float().permute(0, 3, 1, 2)
+        mean, std = model.normalise.mean, model.normalise.std
+        x = ((batch.double() - mean) / std).float().permute(0, 3, 1, 2)
         teachers, students = model.teacher(x), model.student(x)
     assert (maps.shape, maps.dtype) == ((3, *CONFIG.input_size), torch.float32)
     assert (scores.shape, scores.dtype) == ((3,), torch.float32)
@@ -207,7 +208,7 @@ def test_constant_images_give_finite_scores(model: Stpm, value: int) -> None:
 
 
 def test_normalise_follows_the_backbone(model: Stpm) -> None:
-    grey = torch.tensor([124.0, 116.0, 104.0]).view(1, 3, 1, 1)
+    grey = torch.tensor([124.0, 116.0, 104.0]).view(1, 1, 1, 3)
     expected = [
         (124 / 255 - 0.485) / 0.229,
         (116 / 255 - 0.456) / 0.224,
