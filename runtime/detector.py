@@ -141,7 +141,8 @@ class Detector:
         return [
             Result(
                 score=float(score),
-                anomaly_map=anomaly_map.copy(),  # else one kept result keeps its whole batch
+                # Else one kept result keeps its whole batch.
+                anomaly_map=anomaly_map.copy() if len(image_sizes) > 1 else anomaly_map,
                 threshold=self.calibration.image_threshold,
                 pixel_threshold=self.calibration.pixel_threshold,
                 image_size=size,
@@ -240,7 +241,9 @@ def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputCon
                 f"({' '.join(str(error).split())}); export again."
             ) from error
         outputs.append((maps[:count], scores[:count]))
-    anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
+    anomaly_maps, pred_scores = (
+        outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
+    )
     if not (np.isfinite(anomaly_maps).all() and np.isfinite(pred_scores).all()):
         raise BackendError(
             "the engine returned a score or map that is not finite, expected finite numbers; "

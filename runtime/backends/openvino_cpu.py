@@ -31,7 +31,10 @@ class OpenVinoEngine:
         except Empty:
             request = self.compiled.create_infer_request()
         try:
-            request.infer({"images": images}, share_inputs=True)
+            request.set_tensor("images", ov.Tensor(images, shared_memory=True))
+            # `infer` would do the same, and make dictionaries of inputs and outputs: 1 % of INT8.
+            request.start_async()
+            request.wait()
             return (
                 np.array(request.get_tensor("anomaly_map").data),
                 np.array(request.get_tensor("pred_score").data),

@@ -48,8 +48,8 @@ def test_nothing_to_time_is_said(bundle_path: Path) -> None:
         ("single_stream", 1, 1, 1),
         ("single_stream", 4, 1, 4),
         ("multi_stream", 2, 3, 6),
-        ("offline", 4, 2, 32),
-        ("offline", 1, 2, 32),
+        ("offline", 4, 2, 128),
+        ("offline", 1, 2, 128),
     ],
 )
 def test_images_of_a_query(scenario: str, batch: int, streams: int, images: int) -> None:
