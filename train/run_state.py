@@ -118,7 +118,16 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Turn "auto" into bf16 where the hardware computes in it, FP32 elsewhere."""
+    """Turn "auto" into bf16 where the hardware computes in it, FP32 elsewhere.
+
+    Raises:
+        StpmError: FP16 is asked for on a processor that only imitates it.
+    """
+    if precision == "fp16" and device.type == "cpu" and not _processor_computes_fp16():
+        raise StpmError(
+            "got --precision fp16, but this processor has no FP16 arithmetic and imitates it far "
+            "too slowly to train; use --precision auto."
+        )
     if precision != "auto":
         return DTYPES[precision]
     if device.type == "cuda":
@@ -126,6 +135,10 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     else:
         native = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def _processor_computes_fp16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
 def autocast_to(dtype: torch.dtype, device: torch.device) -> torch.autocast:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stpm.runtime.errors import CheckpointError, StpmError
-from stpm.train import pipeline
+from stpm.train import pipeline, run_state
 from stpm.train.backbones import StateDict, load_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.fit import BYTES_PER_GB, EpochRecord, Fit, FitOptions
@@ -270,6 +270,12 @@ def test_stops_when_training_diverges(
     assert fit.epoch == 0
 
 
+@pytest.fixture
+def imitated_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state, "_processor_computes_fp16", lambda: True)
+
+
+@pytest.mark.usefixtures("imitated_fp16")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_follows_fp32(data_root: Path, teacher_file: Path, precision: str) -> None:
     """In weights that stay FP32."""
@@ -284,6 +290,7 @@ def test_half_precision_follows_fp32(data_root: Path, teacher_file: Path, precis
     assert records[1].held_out == pytest.approx(records[0].held_out, rel=0.1)
 
 
+@pytest.mark.usefixtures("imitated_fp16")
 def test_fp16_resumes_with_its_loss_scale(data_root: Path, teacher_file: Path) -> None:
     fit = start(data_root, teacher_file, replace(OPTIONS, precision="fp16"))
     state = fit.resume_state()
@@ -309,6 +316,14 @@ def test_auto_precision_is_bf16_where_it_is_native(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: native)
     for device in ("cpu", "cuda"):
         assert resolve_precision("auto", torch.device(device)) == expected
+
+
+def test_fp16_is_refused_where_it_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state, "_processor_computes_fp16", lambda: False)
+    with pytest.raises(StpmError, match=r"no FP16 arithmetic .* use --precision auto"):
+        resolve_precision("fp16", CPU)
+    assert resolve_precision("fp16", torch.device("cuda")) == torch.float16
+    monkeypatch.setattr(run_state, "_processor_computes_fp16", lambda: True)
     assert resolve_precision("fp16", CPU) == torch.float16
 
 
