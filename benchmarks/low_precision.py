@@ -21,7 +21,7 @@ from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
 from stpm.export.pipeline import engine_scorer, quantization_choice
 from stpm.export.quantize import quantize
-from stpm.runtime.backends import Outputs, open_engine
+from stpm.runtime.backends import Engine, Outputs, open_engine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.console import command, progress
 from stpm.runtime.errors import ParityError
@@ -148,11 +148,15 @@ def _run(
 
 def _graph_scorer(model: Network, precision: str, engine_name: str) -> Scorer:
     graph = DeploymentGraph(model, precision)
-    contract = InputContract(graph.input_size)
+    return engine_scorer(graph_engine(graph, engine_name), InputContract(graph.input_size))
+
+
+def graph_engine(graph: DeploymentGraph, engine_name: str) -> Engine:
+    """Open a deployment graph, which takes one image, on an engine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        onnx_from_graph(graph, path, contract.batch)
-        return engine_scorer(open_engine(engine_name, path.read_bytes()), contract)
+        onnx_from_graph(graph, path, (1, 1))
+        return open_engine(engine_name, path.read_bytes())
 
 
 def _recording(scorer: Scorer, outputs: list[Outputs]) -> Scorer:

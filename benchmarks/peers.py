@@ -117,7 +117,7 @@ def peers_result(
                 left_out.append({"name": name, "reason": reason})
                 note(f"{name}: left out: {reason}")
         outputs = [_outputs(contender, frames) for contender in running]
-        times = _interleaved(running, len(frames), images, rounds, warm_up)
+        times = interleaved(running, len(frames), images, rounds, warm_up)
     anomalous = np.array([sample.is_anomalous for sample in samples])
     entries = []
     for contender, (found, scores), taken in zip(running, outputs, times, strict=True):
@@ -183,10 +183,21 @@ def _outputs(contender: Contender, frames: Sequence[NDArray[np.uint8]]) -> Outpu
     return np.stack(maps), np.array(scores, dtype=np.float32)
 
 
-def _interleaved(
+def interleaved(
     running: Sequence[Contender], count: int, images: int, rounds: int, warm_up: int
 ) -> list[list[list[float]]]:
-    """Return each one's times in ms by round; every other round goes backwards."""
+    """Time contenders in turns; every other round goes backwards.
+
+    Args:
+        running: each scores frames by their index.
+        count: of frames.
+        images: that each scores in all.
+        rounds: that they are divided among.
+        warm_up: images each before the first round.
+
+    Returns:
+        Of each, its times in ms by round.
+    """
     for contender in running:
         for index in range(warm_up):
             contender.score(index % count)

@@ -52,7 +52,7 @@ class DeploymentGraph(nn.Module):
             else PillowResize(self.input_size, network_size)
         )
         self.model = copy.deepcopy(model).eval()
-        self.upsample = MatrixUpsample(_level_sizes(self.model), network_size)
+        self.upsample: nn.Module = MatrixUpsample(_level_sizes(self.model), network_size)
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
         for network in map(self.model.get_submodule, self.model.networks):
             fold_batch_norm(network)

@@ -193,8 +193,23 @@ class TwoTermConv(QuantizedConv):
         return [first, finer.round(self.pad(inputs) - first)]
 
 
+Choice = Callable[[str, int, nn.Conv2d, Tensor], QuantizedConv | None]
+"""Takes a convolution's name, how many come before it in its network, itself and its inputs;
+returns what takes its place, None for FP32."""
+
+
+def two_terms_behind_the_image(
+    _: str, number: int, conv: nn.Conv2d, inputs: Tensor
+) -> QuantizedConv:
+    """Take inputs in two terms where they come from the image's convolution; see `Choice`."""
+    kind = TwoTermConv if number == 1 else QuantizedConv
+    return kind(conv, whole_range(inputs))
+
+
 @torch.no_grad()
-def quantize(model: Network, images: Tensor) -> Network:
+def quantize(
+    model: Network, images: Tensor, choose: Choice = two_terms_behind_the_image
+) -> Network:
     """Return a copy whose convolutions are quantised; nothing is trained.
 
     Each range is that of the inputs: cut to the least error, they raised the maps of good images.
@@ -208,6 +223,7 @@ def quantize(model: Network, images: Tensor) -> Network:
     Args:
         model: the trained network, in evaluation mode; not changed.
         images: uint8 (N,H,W,3), good images of the network's input size.
+        choose: what becomes of each convolution but the image's.
     """
     quantized = copy.deepcopy(model)
     normalise = quantized.normalise
@@ -218,7 +234,7 @@ def quantize(model: Network, images: Tensor) -> Network:
     for name in quantized.networks:
         network = quantized.get_submodule(name)
         fold_batch_norm(network)
-        _quantize_network(network, images, normalise, quantized.normalise)
+        _quantize_network(network, images, normalise, quantized.normalise, choose)
     return quantized.requires_grad_(False)
 
 
@@ -233,7 +249,11 @@ def _image_padding(network: nn.Module) -> Sequence[int]:
 
 
 def _quantize_network(
-    network: nn.Module, images: Tensor, normalise: Normalise, grey_levels: GreyLevels
+    network: nn.Module,
+    images: Tensor,
+    normalise: Normalise,
+    grey_levels: GreyLevels,
+    choose: Choice,
 ) -> None:
     """Quantise a network of normalised images; then it takes grey levels.
 
@@ -241,22 +261,22 @@ def _quantize_network(
         network: with batch norm folded in; changed in place.
         images: uint8 (N,H,W,3), good ones.
         normalise, grey_levels: make the network's inputs of images, before and after.
+        choose: see `quantize`.
     """
     levels = grey_levels(images)
     replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}
 
     def observe(name: str, conv: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
-        if not replacements:
-            replacement: QuantizedConv = QuantizedStem(conv, normalise)
-            inputs = levels
-        elif len(replacements) == 1:
-            replacement = TwoTermConv(conv, _grid_of(inputs))
+        replacement: QuantizedConv | None
+        if not means:
+            replacement, inputs = QuantizedStem(conv, normalise), levels
         else:
-            replacement = QuantizedConv(conv, _grid_of(inputs))
-        _compensate(replacement, torch.stack(replacement.input_terms(inputs)).sum(dim=0))
-        replacements[name] = replacement
+            replacement = choose(name, len(means), conv, inputs)
         means[name] = outputs.mean(dim=(0, 2, 3))
+        if replacement is not None:
+            _compensate(replacement, torch.stack(replacement.input_terms(inputs)).sum(dim=0))
+            replacements[name] = replacement
 
     def correct(name: str, conv: nn.Conv2d, _: Tensor, outputs: Tensor) -> Tensor:
         assert conv.bias is not None
@@ -321,7 +341,8 @@ def _whole_levels() -> Grid:
     return Grid(torch.tensor(1.0), torch.tensor(0, dtype=torch.int32), (0, INPUT_LIMIT))
 
 
-def _grid_of(inputs: Tensor) -> Grid:
+def whole_range(inputs: Tensor) -> Grid:
+    """Return the grid from the smallest to the largest of inputs, and 0."""
     low, high = inputs.min().clamp_max(0), inputs.max()
     scale = ((high - low) / INPUT_LIMIT).clamp_min(SMALLEST_SCALE)
     return Grid(scale, (-low / scale).round().to(torch.int32), (0, INPUT_LIMIT))
