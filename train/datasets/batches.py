@@ -6,7 +6,6 @@ only keeps what it is given, so that nothing but plain values comes to life.
 
 from __future__ import annotations
 
-import functools
 import io
 import pickle
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
+from stpm.train.datasets.remembered import remembered
 
 CLASS_COUNT = 10
 PLANES = (3, 32, 32)
@@ -34,8 +34,9 @@ NUMPY_NAMES = {
 Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
+@remembered(2)
 def read_batch(path: Path) -> Batch:
-    """Read a batch; the last two stay in memory, for images are asked for one by one.
+    """Read a batch; the last two stay in memory.
 
     Args:
         path: of the binary version if it ends in .bin, of the Python version otherwise.
@@ -46,11 +47,24 @@ def read_batch(path: Path) -> Batch:
     Raises:
         DataError: the file is missing or is no batch of CIFAR-10.
     """
+    size_bytes = path.stat().st_size
+    if size_bytes > MAX_FILE_BYTES:
+        raise DataError(
+            f"{path}: has {size_bytes} bytes, expected at most {MAX_FILE_BYTES} of a batch of "
+            "CIFAR-10; download it again."
+        )
     try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; check the path.") from None
-    return _read_once(path, (stat.st_size, stat.st_mtime_ns))
+        content = path.read_bytes()
+        labels, rows = _from_binary(content) if path.suffix == ".bin" else _from_pickle(content)
+        if labels.size == 0 or labels.max() >= CLASS_COUNT:
+            raise ValueError("the labels are not in 0 to 9")
+    except Exception as error:
+        # A damaged pickle fails in as many ways as there are opcodes.
+        raise DataError(f"{path}: not a batch of CIFAR-10 ({error}); download it again.") from error
+    images = np.ascontiguousarray(rows.reshape(-1, *PLANES).transpose(0, 2, 3, 1))
+    for array in (labels, images):
+        array.flags.writeable = False
+    return labels, images
 
 
 def read_member(path: Path) -> NDArray[np.uint8]:
@@ -70,28 +84,6 @@ def read_member(path: Path) -> NDArray[np.uint8]:
         )
     image: NDArray[np.uint8] = images[int(path.name)]
     return image
-
-
-@functools.lru_cache(maxsize=2)
-def _read_once(path: Path, version: tuple[int, int]) -> Batch:
-    size_bytes, _ = version
-    if size_bytes > MAX_FILE_BYTES:
-        raise DataError(
-            f"{path}: has {size_bytes} bytes, expected at most {MAX_FILE_BYTES} of a batch of "
-            "CIFAR-10; download it again."
-        )
-    try:
-        content = path.read_bytes()
-        labels, rows = _from_binary(content) if path.suffix == ".bin" else _from_pickle(content)
-        if labels.size == 0 or labels.max() >= CLASS_COUNT:
-            raise ValueError("the labels are not in 0 to 9")
-    except Exception as error:
-        # A damaged pickle fails in as many ways as there are opcodes.
-        raise DataError(f"{path}: not a batch of CIFAR-10 ({error}); download it again.") from error
-    images = np.ascontiguousarray(rows.reshape(-1, *PLANES).transpose(0, 2, 3, 1))
-    for array in (labels, images):
-        array.flags.writeable = False
-    return labels, images
 
 
 def _from_binary(content: bytes) -> Batch:

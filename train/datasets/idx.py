@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
 import math
 import struct
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
+from stpm.train.datasets.remembered import remembered
 
 ENDINGS = ("ubyte", "ubyte.gz")
 MAX_FILE_BYTES = 64 * 2**20
@@ -24,8 +24,9 @@ def is_idx(path: Path) -> bool:
     return path.name.endswith(ENDINGS)
 
 
+@remembered(4)
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """Read an array of bytes; the last four stay in memory, for images are asked for one by one.
+    """Read an array of bytes; the last four stay in memory.
 
     Returns:
         uint8 (N,) of labels or (N,H,W) of images, read-only.
@@ -33,11 +34,22 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: the file is missing or malformed.
     """
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; check the path.") from None
-    return _read_once(path, (stat.st_size, stat.st_mtime_ns))
+        with opened(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
+        zeros, code, dimensions = struct.unpack_from(">HBB", content)
+        if zeros or code != UINT8_CODE:
+            raise ValueError("it does not begin as an array of bytes does")
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        begin = 4 + 4 * dimensions
+        if len(content) - begin != math.prod(shape):
+            raise ValueError(f"it holds {len(content) - begin} values, not {shape}")
+    except (OSError, EOFError, ValueError, struct.error) as error:
+        raise DataError(f"{path}: not an IDX file ({error}); download it again.") from error
+    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
 
 
 def read_idx_member(path: Path) -> NDArray[np.uint8]:
@@ -56,23 +68,3 @@ def read_idx_member(path: Path) -> NDArray[np.uint8]:
             "number below the first of three sizes; restore the file."
         )
     return np.repeat(images[int(path.name), :, :, None], 3, axis=2)
-
-
-@functools.lru_cache(maxsize=4)
-def _read_once(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # noqa: ARG001, a key
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        if len(content) > MAX_FILE_BYTES:
-            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
-        zeros, code, dimensions = struct.unpack_from(">HBB", content)
-        if zeros or code != UINT8_CODE:
-            raise ValueError("it does not begin as an array of bytes does")
-        shape = struct.unpack_from(f">{dimensions}I", content, 4)
-        begin = 4 + 4 * dimensions
-        if len(content) - begin != math.prod(shape):
-            raise ValueError(f"it holds {len(content) - begin} values, not {shape}")
-    except (OSError, EOFError, ValueError, struct.error) as error:
-        raise DataError(f"{path}: not an IDX file ({error}); download it again.") from error
-    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)

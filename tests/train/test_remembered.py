@@ -1,0 +1,35 @@
+"""Files that are read once, until they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stpm.runtime import DataError
+from stpm.train.datasets.remembered import remembered
+
+
+def test_a_file_is_read_again_when_it_changed_or_others_came(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    @remembered(2)
+    def read(path: Path) -> str:
+        seen.append(path.name)
+        return path.read_text()
+
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.write_text(file.name)
+    assert [read(files[i]) for i in (0, 1, 0, 1)] == ["a", "b", "a", "b"]
+    assert seen == ["a", "b"]
+    files[0].write_text("longer")
+    assert read(files[0]) == "longer"
+    assert read(files[2]) == "c"
+    assert read(files[1]) == "b"
+    assert seen == ["a", "b", "a", "c", "b"]
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        remembered(1)(Path.read_bytes)(tmp_path / "none")
