@@ -294,9 +294,7 @@ def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
     """Round a convolution's weights so that its outputs for these inputs change least."""
     if conv.groups > 1 or isinstance(conv.padding, str):
         return
-    patches = functional.unfold(inputs, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-    columns = patches.transpose(0, 1).flatten(1)
-    columns = columns[:, :: columns.shape[1] // PATCHES + 1]
+    columns = _patches(conv, inputs)
     columns = columns - columns.mean(dim=1, keepdim=True)  # biases make up for the mean
     curvature = (columns @ columns.T).double()
     curvature.diagonal().add_(DAMPING * curvature.diagonal().mean())
@@ -308,6 +306,20 @@ def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
         lost = _round_block(weights[:, block], conv.weight_scales, factor[block, block])
         weights[:, block.stop :] -= lost @ factor[block, block.stop :]
     conv.weight = nn.Parameter(weights.view_as(conv.weight))
+
+
+def _patches(conv: QuantizedConv, inputs: Tensor) -> Tensor:
+    """Return what the filters see at up to `PATCHES` places, evenly chosen: (c*kh*kw,M)."""
+    assert not isinstance(conv.padding, str)
+    chosen = []
+    for i in range(len(inputs)):  # unfolded all at once, images of 1024x1024 would take 10 GB
+        patches = functional.unfold(
+            inputs[i : i + 1], conv.kernel_size, conv.dilation, conv.padding, conv.stride
+        )[0]
+        places = patches.shape[1]
+        step = len(inputs) * places // PATCHES + 1
+        chosen.append(patches[:, -i * places % step :: step])
+    return torch.cat(chosen, dim=1)
 
 
 def _round_block(weights: Tensor, scales: Tensor, factor: Tensor) -> Tensor:
