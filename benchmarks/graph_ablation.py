@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ from stpm.benchmarks.peers import interleaved
 from stpm.benchmarks.result_file import check_out, model_hash, write_whole
 from stpm.benchmarks.statistics import Ratio, paired_ratio
 from stpm.export.graph import DeploymentGraph
-from stpm.export.pipeline import quantization_choice
+from stpm.export.pipeline import quantization_images
 from stpm.export.quantize import (
     Choice,
     Grid,
@@ -248,8 +247,8 @@ def graph_ablation(
     samples = category.test_samples()
     _, frames = read_images([sample.path for sample in samples], network.input_size)
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    _, pixels = read_images(quantization_choice(category.good_images()), network.input_size)
-    effects = measure(network, frames, anomalous, torch.from_numpy(pixels), precision, rounds)
+    good = quantization_images(category.good_images(), network.input_size)
+    effects = measure(network, frames, anomalous, good, precision, rounds)
     for effect in effects:
         typer.echo(_line(effect))
     if out is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -19,7 +18,7 @@ from stpm.benchmarks.environment import environment
 from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.pipeline import engine_scorer, quantization_choice
+from stpm.export.pipeline import engine_scorer, quantization_images
 from stpm.export.quantize import quantize
 from stpm.runtime.backends import Engine, Outputs, open_engine
 from stpm.runtime.bundle import InputContract
@@ -27,7 +26,7 @@ from stpm.runtime.console import command, progress
 from stpm.runtime.errors import ParityError
 from stpm.runtime.parity import compare
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import Category, Sample, find_category, open_category, read_images
+from stpm.train.datasets import Category, Sample, find_category, open_category
 from stpm.train.evaluate import Scorer, evaluate
 from stpm.train.methods import Network
 
@@ -131,8 +130,7 @@ def _reduced(model: Network, category: Category, precision: str, choices: int) -
         return
     good = category.good_images()
     for start in range(choices):
-        _, pixels = read_images(quantization_choice(good, start), model.input_size)
-        yield quantize(model, torch.from_numpy(pixels))
+        yield quantize(model, quantization_images(good, model.input_size, start))
 
 
 def _run(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stpm.export.gate import Gate
 from stpm.export.graph import DeploymentGraph
@@ -56,6 +57,8 @@ from stpm.train.evaluate import Scorer, score_files, torch_scorer
 DEFAULT_FALSE_ALARM_RATE = 0.01
 QUANTIZATION_IMAGES = 32
 """At most, taken evenly from those that were trained on."""
+QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
+"""Of them all, so that 4 GB suffice: 8 images of 1024x1024."""
 BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
 """Engines that can be built where they cannot run."""
 FILE_NAMES = {
@@ -128,8 +131,7 @@ def export_bundle(
     if options.precision == "int8":
         report("INT8: measuring FP32, then quantising")
         gate = Gate.of(model, calibration, samples)
-        _, pixels = read_images(quantization_choice(quantization), model.input_size)
-        model = quantize(model, torch.from_numpy(pixels))
+        model = quantize(model, quantization_images(quantization, model.input_size))
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
         graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
@@ -249,9 +251,12 @@ def _open(
     return open_engine(name, model, batch=options.batch, built=built), built
 
 
-def quantization_choice(images: Sequence[Path], start: int = 0) -> Sequence[Path]:
-    """Take `QUANTIZATION_IMAGES` at most, evenly, from the given one on."""
-    return images[start :: -(-len(images) // QUANTIZATION_IMAGES)]
+def quantization_images(paths: Sequence[Path], size: tuple[int, int], start: int = 0) -> Tensor:
+    """Read images to quantise on, taken evenly from the given one on, uint8 (N,height,width,3)."""
+    height, width = size
+    most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
+    _, pixels = read_images(paths[start :: -(-len(paths) // most)], size)
+    return torch.from_numpy(pixels)
 
 
 def engine_scorer(engine: Engine, contract: InputContract) -> Scorer:

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stpm.export import gate
+from stpm.export import gate, pipeline
 from stpm.export.gate import LARGEST_LOSS, Gate
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.pipeline import ExportOptions, export_bundle, quantization_images
 from stpm.export.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.weights import fold_batch_norm
 from stpm.runtime import Bundle, ExportError, ParityError
@@ -151,6 +151,20 @@ def test_other_backbones_keep_their_features(backbone: str, pixels: Tensor) -> N
     for level, features in zip(expected, found, strict=True):
         cosine = nn.functional.cosine_similarity(level, features)
         assert float(cosine.mean()) > 0.99
+
+
+def test_fewer_images_where_they_are_large(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = checkpoint.train_images()[:6]
+    _, expected = read_images(paths, (16, 16))
+    np.testing.assert_array_equal(quantization_images(paths, (16, 16)), expected)
+    np.testing.assert_array_equal(quantization_images(paths, (16, 16), 2), expected[2:])
+    monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 4)
+    np.testing.assert_array_equal(quantization_images(paths, (16, 16), 1), expected[1::2])
+    monkeypatch.setattr(pipeline, "QUANTIZATION_PIXELS", 2 * 16 * 16)
+    np.testing.assert_array_equal(quantization_images(paths, (16, 16)), expected[::3])
+    assert len(quantization_images(paths, (16, 64))) == 1
 
 
 def test_the_model_given_is_not_changed(checkpoint: Checkpoint, pixels: Tensor) -> None:
