@@ -21,7 +21,7 @@ from stpm.benchmarks.peers import interleaved
 from stpm.benchmarks.result_file import check_out, model_hash, write_whole
 from stpm.benchmarks.statistics import Ratio, paired_ratio
 from stpm.export.graph import DeploymentGraph
-from stpm.export.pipeline import quantization_images
+from stpm.export.pipeline import quantization_choices
 from stpm.export.quantize import (
     Choice,
     Grid,
@@ -247,7 +247,7 @@ def graph_ablation(
     samples = category.test_samples()
     _, frames = read_images([sample.path for sample in samples], network.input_size)
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    good = quantization_images(category.good_images(), network.input_size)
+    good = next(quantization_choices(category.good_images(), network.input_size))
     effects = measure(network, frames, anomalous, good, precision, rounds)
     for effect in effects:
         typer.echo(_line(effect))

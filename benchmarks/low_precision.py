@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from stpm.benchmarks.environment import environment
 from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.pipeline import engine_scorer, quantization_images
+from stpm.export.pipeline import engine_scorer, quantization_choices
 from stpm.export.quantize import quantize
 from stpm.runtime.backends import Engine, Outputs, open_engine
 from stpm.runtime.bundle import InputContract
@@ -128,9 +129,9 @@ def _reduced(model: Network, category: Category, precision: str, choices: int) -
     if precision != "int8":
         yield model
         return
-    good = category.good_images()
-    for start in range(choices):
-        yield quantize(model, quantization_images(good, model.input_size, start))
+    several = quantization_choices(category.good_images(), model.input_size)
+    for pixels in islice(several, choices):
+        yield quantize(model, pixels)
 
 
 def _run(

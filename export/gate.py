@@ -19,6 +19,21 @@ LARGEST_NOISE = 1.3
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
 
 
+class GateError(ParityError):
+    """INT8 is worse than FP32 by more than the limits allow.
+
+    Attributes:
+        reason: the beginning of the message.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}; no bundle was written, export with --bf16 or --fp16, or quantise on other "
+            "images with --quantize DIR."
+        )
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Gate:
     """What FP32 reaches.
@@ -56,14 +71,13 @@ class Gate:
             By name: `good_map_ratio` to FP32, and of each metric what is lost.
 
         Raises:
-            ParityError: it is worse than the limits allow.
+            GateError: it is worse than the limits allow.
         """
         ratio = float(good[0].mean()) / self.good_map
         if not ratio <= LARGEST_NOISE:
-            raise ParityError(
+            raise GateError(
                 f"{name} in INT8 gives good images maps {ratio:.2f} times as high as FP32, "
-                f"expected at most {LARGEST_NOISE}; no bundle was written, export with --bf16 or "
-                "--fp16, or quantise on other images with --quantize DIR."
+                f"expected at most {LARGEST_NOISE}"
             )
         losses = {
             f"{metric}_loss": self.metrics[metric] - found
@@ -71,10 +85,9 @@ class Gate:
         }
         for metric, loss in losses.items():
             if not loss <= LARGEST_LOSS:
-                raise ParityError(
+                raise GateError(
                     f"{name} in INT8 loses {loss:.4f} of {metric.removesuffix('_loss')} against "
-                    f"FP32, expected at most {LARGEST_LOSS}; no bundle was written, export with "
-                    "--bf16 or --fp16, or quantise on other images with --quantize DIR."
+                    f"FP32, expected at most {LARGEST_LOSS}"
                 )
         return {"good_map_ratio": ratio} | losses
 

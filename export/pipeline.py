@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpm.export.gate import Gate
+from stpm.export.gate import Gate, GateError
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.quantize import quantize
@@ -53,12 +54,15 @@ from stpm.runtime.parity import TOLERANCES, compare
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
+from stpm.train.methods import Network
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
 QUANTIZATION_IMAGES = 32
 """At most, taken evenly from those that were trained on."""
 QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
 """Of them all, so that 4 GB suffice: 8 images of 1024x1024."""
+MOST_CHOICES = 3
+"""Of images that INT8 tries: near the gate's limits chance decides."""
 BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
 """Engines that can be built where they cannot run."""
 FILE_NAMES = {
@@ -124,14 +128,85 @@ def export_bundle(
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
     _check_before_work(options, verify, calibration)
+    model = checkpoint.model()
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
-    model = checkpoint.model()
-    gate = None
-    if options.precision == "int8":
-        report("INT8: measuring FP32, then quantising")
-        gate = Gate.of(model, calibration, samples)
-        model = quantize(model, quantization_images(quantization, model.input_size))
+        built = _build_int8(model, options, verify, calibration, quantization, samples, report)
+    else:
+        built = _build(model, options, verify, calibration, None, report)
+    manifest = Manifest(
+        name=out.name.removesuffix(".stpm"),
+        method=checkpoint.config.method,
+        precision=options.precision,
+        opset=built.opset,
+        input=built.contract,
+        map_size=model.input_size,
+        tolerance=TOLERANCES[options.precision],
+        files={},
+        engines=built.engines,
+        versions=_versions(),
+        provenance=_provenance(checkpoint, verify, calibration),
+    )
+    golden = _golden(verify, built.contract, built.reference)
+    files = {MODEL: built.onnx, GOLDEN: golden_bytes(golden)} | built.files
+    return write_bundle(out, manifest, files)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What of a bundle depends on the graph.
+
+    Attributes:
+        onnx: the graph.
+        opset: that it asks for.
+        contract: what it takes.
+        reference: torch's outputs for the images to verify with.
+        engines: what was found of each.
+        files: that engines bring, by name.
+    """
+
+    onnx: bytes
+    opset: int
+    contract: InputContract
+    reference: Outputs
+    engines: dict[str, EngineRecord]
+    files: dict[str, bytes]
+
+
+def _build_int8(
+    model: Network,
+    options: ExportOptions,
+    verify: Sequence[Path],
+    calibration: Sequence[Path],
+    quantization: Sequence[Path],
+    samples: Sequence[Sample],
+    report: Callable[[str], None],
+) -> _Built:
+    """Quantise on one choice of images after the other until the gate lets one pass."""
+    report("INT8: measuring FP32, then quantising")
+    gate = Gate.of(model, calibration, samples)
+    refusal: GateError | None = None
+    for pixels in islice(quantization_choices(quantization, model.input_size), MOST_CHOICES):
+        if refusal is not None:
+            report(f"{refusal.reason}; quantising on other images")
+        try:
+            quantized = quantize(model, pixels)
+            return _build(quantized, options, verify, calibration, gate, report)
+        except GateError as error:
+            refusal = error
+    assert refusal is not None
+    raise refusal
+
+
+def _build(
+    model: Network,
+    options: ExportOptions,
+    verify: Sequence[Path],
+    calibration: Sequence[Path],
+    gate: Gate | None,
+    report: Callable[[str], None],
+) -> _Built:
+    """Export a network, and open, verify and calibrate the engines."""
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
         graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
@@ -168,23 +243,7 @@ def export_bundle(
         if built is not None and built.content is not None:
             built_files[FILE_NAMES[name]] = built.content
         report(_engine_line(name, engines[name]))
-
-    manifest = Manifest(
-        name=out.name.removesuffix(".stpm"),
-        method=checkpoint.config.method,
-        precision=options.precision,
-        opset=opset(onnx_model),
-        input=contract,
-        map_size=graph.map_size,
-        tolerance=TOLERANCES[options.precision],
-        files={},
-        engines=engines,
-        versions=_versions(),
-        provenance=_provenance(checkpoint, verify, calibration),
-    )
-    golden = _golden(verify, contract, reference)
-    files = {MODEL: onnx_bytes, GOLDEN: golden_bytes(golden)} | built_files
-    return write_bundle(out, manifest, files)
+    return _Built(onnx_bytes, opset(onnx_model), contract, reference, engines, built_files)
 
 
 def _check_before_work(
@@ -251,12 +310,17 @@ def _open(
     return open_engine(name, model, batch=options.batch, built=built), built
 
 
-def quantization_images(paths: Sequence[Path], size: tuple[int, int], start: int = 0) -> Tensor:
-    """Read images to quantise on, taken evenly from the given one on, uint8 (N,height,width,3)."""
+def quantization_choices(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
+    """Read one choice of images to quantise on after the other, uint8 (N,height,width,3).
+
+    Each is taken evenly from the paths, and no two share an image.
+    """
     height, width = size
     most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
-    _, pixels = read_images(paths[start :: -(-len(paths) // most)], size)
-    return torch.from_numpy(pixels)
+    step = -(-len(paths) // most)
+    for start in range(step):
+        _, pixels = read_images(paths[start::step], size)
+        yield torch.from_numpy(pixels)
 
 
 def engine_scorer(engine: Engine, contract: InputContract) -> Scorer:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stpm.export import gate, pipeline
-from stpm.export.gate import LARGEST_LOSS, Gate
-from stpm.export.pipeline import ExportOptions, export_bundle, quantization_images
+from stpm.export.gate import LARGEST_LOSS, Gate, GateError
+from stpm.export.pipeline import ExportOptions, export_bundle, quantization_choices
 from stpm.export.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.weights import fold_batch_norm
 from stpm.runtime import Bundle, ExportError, ParityError
@@ -158,13 +158,20 @@ def test_fewer_images_where_they_are_large(
 ) -> None:
     paths = checkpoint.train_images()[:6]
     _, expected = read_images(paths, (16, 16))
-    np.testing.assert_array_equal(quantization_images(paths, (16, 16)), expected)
-    np.testing.assert_array_equal(quantization_images(paths, (16, 16), 2), expected[2:])
+
+    def check(size: tuple[int, int], *choices: NDArray[np.uint8]) -> None:
+        found = list(quantization_choices(paths, size))
+        assert len(found) == len(choices)
+        for choice, images in zip(found, choices, strict=True):
+            np.testing.assert_array_equal(choice, images)
+
+    check((16, 16), expected)
     monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 4)
-    np.testing.assert_array_equal(quantization_images(paths, (16, 16), 1), expected[1::2])
+    check((16, 16), expected[::2], expected[1::2])
     monkeypatch.setattr(pipeline, "QUANTIZATION_PIXELS", 2 * 16 * 16)
-    np.testing.assert_array_equal(quantization_images(paths, (16, 16)), expected[::3])
-    assert len(quantization_images(paths, (16, 64))) == 1
+    check((16, 16), expected[::3], expected[1::3], expected[2::3])
+    monkeypatch.setattr(pipeline, "QUANTIZATION_PIXELS", 1)
+    check((16, 16), *(expected[i : i + 1] for i in range(6)))
 
 
 def test_the_model_given_is_not_changed(checkpoint: Checkpoint, pixels: Tensor) -> None:
@@ -247,6 +254,47 @@ def test_export_in_int8(
     for record in manifest.engines.values():
         assert record.parity.keys() >= {"map_difference", "good_map_ratio", "aupro_loss"}
         assert -1 <= record.parity["image_auroc_loss"] <= 1
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_other_images_are_tried_where_the_gate_refuses(
+    checkpoint: Checkpoint,
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refusals: int,
+) -> None:
+    choices: list[Tensor] = []
+    lines: list[str] = []
+
+    def record(model: Network, images: Tensor) -> Network:
+        choices.append(images)
+        return model
+
+    def refuse_the_first(gate: Gate, *_: object) -> dict[str, float]:
+        if len(choices) <= refusals:
+            raise GateError(f"number {len(choices)} is refused")
+        return {}
+
+    monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 3)  # of 12: four choices, three are tried
+    monkeypatch.setattr(pipeline, "quantize", record)
+    monkeypatch.setattr(Gate, "check", refuse_the_first)
+    good = list_images(data_root / "weave/test/good")
+    out = tmp_path / "weave.stpm"
+    arguments = {"verify": good, "calibration": good, "report": lines.append}
+    images = {"quantization": checkpoint.train_images()}
+    options = ExportOptions("int8", engines=("onnxruntime",))
+    if refusals == 3:
+        with pytest.raises(ParityError, match=r"number 3 is refused; .*--bf16"):
+            export_bundle(checkpoint, out, options, **images, **arguments)
+    else:
+        export_bundle(checkpoint, out, options, **images, **arguments)
+    assert out.exists() == (refusals < 3)
+    assert len(choices) == min(refusals + 1, 3)
+    assert not any(torch.equal(choices[0], other) for other in choices[1:])
+    retried = [line for line in lines if "other images" in line]
+    expected = [f"number {i + 1} is refused" for i in range(len(choices) - 1)]
+    assert retried == [f"{reason}; quantising on other images" for reason in expected]
 
 
 def test_other_methods_are_refused(spade_path: Path, data_root: Path, tmp_path: Path) -> None:
