@@ -51,6 +51,10 @@ def export(
             show_default="the images trained on",
         ),
     ] = None,
+    distil: Annotated[
+        int,
+        typer.Option(min=0, help="Epochs of fine-tuning the INT8 student on the INT8 teacher."),
+    ] = 0,
     data: Annotated[
         Path | None,
         typer.Option(help="Root of a labelled data set to check the accuracy of --int8 on."),
@@ -100,8 +104,10 @@ def export(
 ) -> None:
     """Export a checkpoint, verify every engine against it, and set the thresholds."""
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8)
-    if not int8 and (quantize or data or category):
-        raise typer.BadParameter("--quantize, --data and --category are for --int8 alone.")
+    if not int8 and (quantize or distil or data or category):
+        raise typer.BadParameter(
+            "--quantize, --distil, --data and --category are for --int8 alone."
+        )
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
@@ -122,6 +128,7 @@ def export(
     checkpoint = load_checkpoint(ckpt, teacher_weights)
     options = ExportOptions(
         precision=precision,
+        distil=distil,
         camera_size=size,
         batch=limits,
         false_alarm_rate=false_alarm_rate,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stpm.export.distil import distil
 from stpm.export.gate import Gate, GateError
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph, opset
@@ -79,6 +80,7 @@ class ExportOptions:
 
     Attributes:
         precision: of teacher and student: "fp32", "fp16", "bf16" or "int8".
+        distil: in INT8, epochs of fine-tuning the student; see `stpm.export.distil`.
         camera_size: (height, width) to resize from inside the graph; None resizes on the host.
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
@@ -87,6 +89,7 @@ class ExportOptions:
     """
 
     precision: str = "fp32"
+    distil: int = 0
     camera_size: tuple[int, int] | None = None
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
@@ -145,7 +148,7 @@ def export_bundle(
         files={},
         engines=built.engines,
         versions=_versions(),
-        provenance=_provenance(checkpoint, verify, calibration),
+        provenance=_provenance(checkpoint, options, verify, calibration),
     )
     golden = _golden(verify, built.contract, built.reference)
     files = {MODEL: built.onnx, GOLDEN: golden_bytes(golden)} | built.files
@@ -191,11 +194,19 @@ def _build_int8(
             report(f"{refusal.reason}; quantising on other images")
         try:
             quantized = quantize(model, pixels)
+            if options.distil:
+                _distil(quantized, quantization, options.distil)
             return _build(quantized, options, verify, calibration, gate, report)
         except GateError as error:
             refusal = error
     assert refusal is not None
     raise refusal
+
+
+def _distil(model: Network, paths: Sequence[Path], epochs: int) -> None:
+    _, pixels = read_images(paths, model.input_size)
+    with progress(f"distilling, {epochs} epochs", epochs * len(pixels)) as on_images:
+        distil(model, torch.from_numpy(pixels), epochs, on_images)
 
 
 def _build(
@@ -406,7 +417,10 @@ def _versions() -> dict[str, str]:
 
 
 def _provenance(
-    checkpoint: Checkpoint, verify: Sequence[Path], calibration: Sequence[Path]
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    verify: Sequence[Path],
+    calibration: Sequence[Path],
 ) -> dict[str, object]:
     training = checkpoint.training
     return {
@@ -417,6 +431,7 @@ def _provenance(
             for key in ("data_sha256", "options", "best_epoch", "epochs_done", "versions")
             if key in training
         },
+        "distilled_epochs": options.distil,
         "verified_on": len(verify),
         "calibrated_on": len(calibration),
     }
