@@ -15,8 +15,9 @@ from stpm.train.stpm import matching_loss
 LEARNING_RATE = 5e-5
 """At ten times this rate the student trained on: its scores left those of FP32."""
 MOMENTUM = 0.9
-BATCH_PIXELS = 16 << 16
-"""Of a step's images: 16 of 256x256."""
+BATCH_SIZE = 16
+BATCH_PIXELS = BATCH_SIZE << 16
+"""Of a step's images at most, so that memory suffices for large ones."""
 
 
 def distil(
@@ -43,13 +44,13 @@ def distil(
     for parameter in parameters:
         parameter.requires_grad_(True)
     height, width = model.input_size
-    size = max(BATCH_PIXELS // (height * width), 1)
+    size = max(min(BATCH_SIZE, BATCH_PIXELS // (height * width)), 1)
     steps = -(-len(images) // size)
     optimiser = torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps)
     for epoch in range(epochs):
         order = torch.from_numpy(np.random.default_rng(epoch).permutation(len(images)))
-        for index in order.split(size):
+        for index in torch.split(order, size):
             x = model.normalise(images[index])
             with torch.no_grad():
                 targets = model.teacher(x)
