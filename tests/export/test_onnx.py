@@ -150,16 +150,24 @@ def test_int8_quantises_what_convolutions_read_and_nothing_else(export_onnx: Exp
     convolutions = [
         n for n in graph.node if n.op_type == "Conv" and n.name.startswith(NETWORK_PREFIXES)
     ]
+    read: set[str] = set()
+    images = []
     for convolution in convolutions:
         inputs, weights = (makers[name] for name in convolution.input[:2])
+        if inputs.op_type == "Transpose":
+            images.append(inputs.name)
+            inputs = makers[inputs.input[0]]
+            assert inputs.name.startswith(FP32_PREFIX)
+        else:
+            assert inputs.name.startswith(NETWORK_PREFIXES)
         assert inputs.op_type == weights.op_type == "DequantizeLinear"
         assert makers[inputs.input[0]].op_type == "QuantizeLinear"
         assert types[inputs.input[2]] == TensorProto.UINT8
         assert types[weights.input[0]] == TensorProto.INT8
-    quantised = [n for n in graph.node if n.op_type == "DequantizeLinear"]
-    read = {name for convolution in convolutions for name in convolution.input[:2]}
-    assert {node.output[0] for node in quantised} == read
-    assert all(node.name.startswith(NETWORK_PREFIXES) for node in quantised)
+        read |= {inputs.name, weights.name}
+    assert len(images) == 2
+    assert len(set(images)) == 1
+    assert {node.name for node in graph.node if node.op_type == "DequantizeLinear"} == read
 
 
 def test_int8_takes_a_fourth_of_the_weights(export_onnx: ExportOnnx) -> None:
