@@ -21,7 +21,7 @@ from stpm.benchmarks.peers import interleaved
 from stpm.benchmarks.result_file import check_out, model_hash, write_whole
 from stpm.benchmarks.statistics import Ratio, paired_ratio
 from stpm.export.graph import DeploymentGraph
-from stpm.export.pipeline import quantization_choices
+from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import (
     Choice,
     Grid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import islice
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stpm.export.distil import distil
 from stpm.export.gate import Gate, GateError
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph, opset
+from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import quantize
 from stpm.export.tensorrt import build_engine, check_scoring_types
 from stpm.runtime.backends import (
@@ -58,10 +58,6 @@ from stpm.train.evaluate import Scorer, score_files, torch_scorer
 from stpm.train.methods import Network
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
-QUANTIZATION_IMAGES = 32
-"""At most, taken evenly from those that were trained on."""
-QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
-"""Of them all, so that 4 GB suffice: 8 images of 1024x1024."""
 MOST_CHOICES = 3
 """Of images that INT8 tries: near the gate's limits chance decides."""
 BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
@@ -319,19 +315,6 @@ def _open(
     if ENGINES[name].needs_gpu and not gpu_count():
         return None, built
     return open_engine(name, model, batch=options.batch, built=built), built
-
-
-def quantization_choices(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
-    """Read one choice of images to quantise on after the other, uint8 (N,height,width,3).
-
-    Each is taken evenly from the paths, and no two share an image.
-    """
-    height, width = size
-    most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
-    step = -(-len(paths) // most)
-    for start in range(step):
-        _, pixels = read_images(paths[start::step], size)
-        yield torch.from_numpy(pixels)
 
 
 def engine_scorer(engine: Engine, contract: InputContract) -> Scorer:

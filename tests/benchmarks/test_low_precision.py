@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stpm.benchmarks.low_precision import Agreement, main
-from stpm.export import pipeline
+from stpm.export import quantization_images
 
 FIGURES = {"image_auroc": 0.9, "pixel_auroc": None, "aupro": 0.8}
 GOOD = Agreement("fp16", 4, 1.0, 0.004, 0.003, FIGURES, FIGURES)
@@ -25,7 +25,7 @@ def test_a_model_on_its_test_images(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 6)  # of 12
+    monkeypatch.setattr(quantization_images, "QUANTIZATION_IMAGES", 6)  # of 12
     out = tmp_path / "found.json"
     arguments = [checkpoint_path, "--data", data_root, "--precision", precision, "--out", out]
     result = CliRunner().invoke(main, [str(x) for x in [*arguments, "--choices", count]])

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stpm.export import gate, pipeline
+from stpm.export import gate, pipeline, quantization_images
 from stpm.export.gate import LARGEST_LOSS, Gate, GateError
-from stpm.export.pipeline import ExportOptions, export_bundle, quantization_choices
+from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.weights import fold_batch_norm
 from stpm.runtime import Bundle, ExportError, ParityError
@@ -166,11 +167,11 @@ def test_fewer_images_where_they_are_large(
             np.testing.assert_array_equal(choice, images)
 
     check((16, 16), expected)
-    monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 4)
+    monkeypatch.setattr(quantization_images, "QUANTIZATION_IMAGES", 4)
     check((16, 16), expected[::2], expected[1::2])
-    monkeypatch.setattr(pipeline, "QUANTIZATION_PIXELS", 2 * 16 * 16)
+    monkeypatch.setattr(quantization_images, "QUANTIZATION_PIXELS", 2 * 16 * 16)
     check((16, 16), expected[::3], expected[1::3], expected[2::3])
-    monkeypatch.setattr(pipeline, "QUANTIZATION_PIXELS", 1)
+    monkeypatch.setattr(quantization_images, "QUANTIZATION_PIXELS", 1)
     check((16, 16), *(expected[i : i + 1] for i in range(6)))
 
 
@@ -276,7 +277,10 @@ def test_other_images_are_tried_where_the_gate_refuses(
             raise GateError(f"number {len(choices)} is refused")
         return {}
 
-    monkeypatch.setattr(pipeline, "QUANTIZATION_IMAGES", 3)  # of 12: four choices, three are tried
+    # Of 12 images these are four choices, of which three are tried.
+    monkeypatch.setattr(
+        quantization_images, "QUANTIZATION_IMAGES", 3
+    )  # of 12: four choices, three are tried
     monkeypatch.setattr(pipeline, "quantize", record)
     monkeypatch.setattr(Gate, "check", refuse_the_first)
     good = list_images(data_root / "weave/test/good")
