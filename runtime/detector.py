@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stpm.runtime.backends import (
     ENGINES,
     BuiltEngine,
+    BulkEngine,
     DeviceEngine,
     Engine,
     Outputs,
@@ -20,7 +21,13 @@ from stpm.runtime.backends import (
 )
 from stpm.runtime.bundle import MODEL, Bundle, InputContract
 from stpm.runtime.calibration import Calibration
-from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
+from stpm.runtime.errors import (
+    BackendError,
+    BundleError,
+    DataError,
+    ParityError,
+    StpmError,
+)
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import compare
 from stpm.runtime.preprocess import ImageSource, load_image, resize
@@ -96,6 +103,21 @@ class Detector:
         sizes = [(image.shape[0], image.shape[1]) for image in loaded]
         return self.decide(sizes, self.infer(self.prepare(loaded)))
 
+    def scores(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """Score images without looking at their maps, which a GPU then need not send back.
+
+        Args:
+            images: as of `batch`.
+
+        Returns:
+            float32 (N,), in order, to be held against `calibration.image_threshold`.
+
+        Raises:
+            DataError: an image cannot be decoded or does not fit.
+        """
+        loaded = [load_image(image) for image in images]
+        return self.infer_scores(self.prepare(loaded)) if loaded else np.empty(0, np.float32)
+
     def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
 
@@ -130,6 +152,12 @@ class Detector:
     def infer(self, inputs: NDArray[np.uint8]) -> Outputs:
         """Run the engine on inputs from `prepare`; see `run_in_batches`."""
         return run_in_batches(self._engine, inputs, self.bundle.manifest.input)
+
+    def infer_scores(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the engine on inputs from `prepare` for their scores alone, float32 (N,)."""
+        if not isinstance(self._engine, BulkEngine):
+            return self.infer(inputs)[1]
+        return run_in_batches(self._engine, inputs, self.bundle.manifest.input, scores_only=True)[1]
 
     def decide(self, image_sizes: Sequence[tuple[int, int]], outputs: Outputs) -> list[Result]:
         """Hold maps and scores against the thresholds.
@@ -217,29 +245,38 @@ def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.u
     return resize(image, contract.size)
 
 
-def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputContract) -> Outputs:
-    """Score any number of inputs (N,H,W,3) with a graph of limited batch.
+def run_in_batches(
+    engine: Engine,
+    images: NDArray[np.uint8],
+    contract: InputContract,
+    *,
+    scores_only: bool = False,
+) -> Outputs:
+    """Score any number of inputs (N,H,W,3), at least one, with a graph of limited batch.
 
     A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
 
+    Args:
+        engine: that scores.
+        images: inputs.
+        contract: of the graph.
+        scores_only: leave out the maps where the engine can; they are then (N,0,0).
+
     Raises:
+        DataError: there is no image.
         BackendError: the engine fails, or an output is not finite.
     """
+    if not len(images):
+        raise DataError("got no images, expected at least one; leave the call out.")
     smallest, largest = contract.batch
+    step = max(len(images), smallest) if isinstance(engine, BulkEngine) else largest
     outputs = []
-    for start in range(0, len(images), largest):
-        batch = images[start : start + largest]
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
         count = len(batch)
         if count < smallest:
             batch = np.concatenate([batch, np.repeat(batch[-1:], smallest - count, axis=0)])
-        try:
-            maps, scores = engine.run(np.ascontiguousarray(batch))
-        except Exception as error:
-            # The engines' exceptions share no base class but Exception.
-            raise BackendError(
-                f"the engine cannot score a batch of shape {batch.shape} "
-                f"({' '.join(str(error).split())}); export again."
-            ) from error
+        maps, scores = _run(engine, np.ascontiguousarray(batch), scores_only=scores_only)
         outputs.append((maps[:count], scores[:count]))
     anomaly_maps, pred_scores = (
         outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
@@ -250,3 +287,18 @@ def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputCon
             "export again in FP32."
         )
     return anomaly_maps, pred_scores
+
+
+def _run(engine: Engine, batch: NDArray[np.uint8], *, scores_only: bool) -> Outputs:
+    try:
+        if scores_only and isinstance(engine, BulkEngine):
+            return np.empty((len(batch), 0, 0), np.float32), engine.run_scores(batch)
+        return engine.run(batch)
+    except StpmError:
+        raise
+    except Exception as error:
+        # The engines' exceptions share no base class but Exception.
+        raise BackendError(
+            f"the engine cannot score a batch of shape {batch.shape} "
+            f"({' '.join(str(error).split())}); export again."
+        ) from error
