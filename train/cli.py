@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import closing
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -241,8 +243,10 @@ def _run(
     with TrainingProgress(fit) as progress:
         progress.cache_teacher()
         try:
-            for record in pipeline.train(fit, blank, checkpoint, progress.on_step):
-                progress.on_epoch(record)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with closing(pipeline.train(fit, blank, checkpoint, progress.on_step)) as records:
+                for record in records:
+                    progress.on_epoch(record)
         except KeyboardInterrupt:
             note(
                 f"interrupted after epoch {fit.written_epoch}; "

@@ -25,6 +25,8 @@ class TeacherFeatures:
         self._images = torch.from_numpy(images)
         self._cache: list[Tensor] = []
         self.cached_count = 0
+        self.is_resident = False
+        """Whether images and features all lie on the GPU: reading them waits for nothing."""
 
     def __len__(self) -> int:
         return len(self._images)
@@ -39,6 +41,8 @@ class TeacherFeatures:
         """
         probe = self._compute(torch.arange(1))
         per_image = sum(2 * level[0].numel() for level in probe)
+        if self._device.type == "cuda":
+            per_image += self._images[0].numel()
         count = min(len(self), size_bytes // per_image)
         self._cache = [
             torch.empty(
@@ -53,6 +57,9 @@ class TeacherFeatures:
                 cache[start : start + len(index)] = level
             on_images(len(index))
         self.cached_count = count
+        if self._device.type == "cuda" and count == len(self):
+            self._images = self._images.to(self._device)
+            self.is_resident = True
         return count * per_image
 
     def pixels(self, index: Tensor) -> Tensor:
@@ -62,6 +69,8 @@ class TeacherFeatures:
 
     def targets(self, index: Tensor) -> list[Tensor]:
         """Return the teacher's unit features, float16 (B,C_l,h_l,w_l) a level."""
+        if self.is_resident:
+            return [cache[index] for cache in self._cache]
         fresh = index >= self.cached_count
         if not fresh.any():
             return [cache[index.to(self._device)] for cache in self._cache]

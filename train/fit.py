@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stpm.train.features import TeacherFeatures
 from stpm.train.methods import interpolate_to
+from stpm.train.replay import Replay, repeatable_convolutions
 from stpm.train.run_state import OptimisedRunState, Precision
 from stpm.train.stpm import Stpm, anomaly_map, matching_loss, squared_distance
 
@@ -108,6 +109,11 @@ class Fit(OptimisedRunState):
         self.train = TeacherFeatures(model, train_images, self.device)
         self.held_out = TeacherFeatures(model, held_out_images, self.device)
         self._student = torch.compile(model.student) if options.compile else model.student
+        self._step = Replay(self._step_on_gpu, self._changed_by_a_step)
+        self._held_out_sum = Replay(self._sum_of_held_out_maps, lambda: ())
+        self._last_loss = float("nan")
+        if self.device.type == "cuda":
+            self._add_momentum()
 
     def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return SGD with the options' rates."""
@@ -134,34 +140,61 @@ class Fit(OptimisedRunState):
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:
         """Compute the teacher's features; returns the bytes that they take."""
         budget = int(self.options.cache_gb * BYTES_PER_GB)
-        used = self.train.fill(budget, self.options.batch_size, on_images)
-        return used + self.held_out.fill(budget - used, self.options.batch_size, on_images)
+        with repeatable_convolutions():
+            used = self.train.fill(budget, self.options.batch_size, on_images)
+            return used + self.held_out.fill(budget - used, self.options.batch_size, on_images)
 
     def run_epoch(self, on_step: Callable[[float], None] = lambda _: None) -> EpochRecord:
         """Train one epoch, score the held-out images, and remember the best student.
 
         Args:
-            on_step: called after each step with its loss.
+            on_step: called after each step with the newest loss that is known: the step's, or on
+                a GPU, which is not waited for, the mean of the epoch before.
 
         Raises:
             StpmError: the loss or the held-out map is not finite.
         """
         watch = Stopwatch()
         start = time.perf_counter()
-        loss = self._train_epoch(watch, on_step)
-        with watch.stage("held_out"):
-            value = self._mean_held_out_map()
+        self.model.student.train()
+        # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
+        order = np.random.default_rng((self.options.seed, self.epoch)).permutation(len(self.train))
+        batches = torch.split(torch.from_numpy(order).to(self._index_device), self._batch_size)
+        train_epoch = self._replay_epoch if self._is_captured else self._train_epoch
+        with repeatable_convolutions():
+            loss = train_epoch(batches, watch, on_step)
+            with watch.stage("held_out"):
+                value = self._mean_held_out_map()
         self.check_finite("held-out map", value)
         is_best = self.finish_epoch(value, self.student)
         seconds = time.perf_counter() - start
         return EpochRecord(self.epoch, loss, value, is_best, seconds, dict(watch.seconds))
 
-    def _train_epoch(self, watch: Stopwatch, on_step: Callable[[float], None]) -> float:
-        self.model.student.train()
-        # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
-        order = np.random.default_rng((self.options.seed, self.epoch)).permutation(len(self.train))
+    def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
+        """Continue from `resume_state`; before the first epoch."""
+        super().load_resume_state(state, best_student)
+        if self.device.type == "cuda":
+            self._add_momentum()
+
+    @property
+    def _batch_size(self) -> int:
+        return self.options.batch_size
+
+    @property
+    def _is_captured(self) -> bool:
+        """Whether steps are replayed: on a GPU that holds all images, without FP16's scaling."""
+        plain = not (self.scaler.is_enabled() or self.options.compile)
+        return plain and self.train.is_resident and self.held_out.is_resident
+
+    @property
+    def _index_device(self) -> torch.device:
+        return self.device if self._is_captured else torch.device("cpu")
+
+    def _train_epoch(
+        self, batches: Sequence[Tensor], watch: Stopwatch, on_step: Callable[[float], None]
+    ) -> float:
         total = 0.0
-        for index in torch.split(torch.from_numpy(order), self.options.batch_size):
+        for index in batches:
             with watch.stage("teacher"):
                 targets = self.train.targets(index)
             with watch.stage("forward"):
@@ -178,17 +211,55 @@ class Fit(OptimisedRunState):
             on_step(value)
         return total / len(self.train)
 
+    def _replay_epoch(
+        self, batches: Sequence[Tensor], watch: Stopwatch, on_step: Callable[[float], None]
+    ) -> float:
+        """Train an epoch by replaying its steps; the loss is read once, at the end."""
+        total = torch.zeros((), device=self.device)
+        with watch.stage("steps"):
+            for index in batches:
+                total += self._step(index) * len(index)
+                on_step(self._last_loss)
+            self._last_loss = float(total) / len(self.train)
+        self.check_finite("loss", self._last_loss)
+        return self._last_loss
+
+    def _step_on_gpu(self, index: Tensor) -> Tensor:
+        """Train one step; returns its loss."""
+        loss = matching_loss(
+            self.train.targets(index), self._student_features(self.train.pixels(index))
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return loss.detach()
+
+    def _changed_by_a_step(self) -> list[Tensor]:
+        momentum = [state["momentum_buffer"] for state in self.optimiser.state.values()]
+        return [*self.student.parameters(), *self.student.buffers(), *momentum]
+
+    def _add_momentum(self) -> None:
+        """Begin with a momentum of zero, which is what the first step would make of none."""
+        for parameter in self.student.parameters():
+            state = self.optimiser.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
     @torch.no_grad()
     def _mean_held_out_map(self) -> float:
         self.model.student.eval()
+        add_up = self._held_out_sum if self._is_captured else self._sum_of_held_out_maps
+        indices = torch.arange(len(self.held_out), device=self._index_device)
+        sums = [add_up(index).clone() for index in torch.split(indices, self._batch_size)]
+        return float(torch.stack(sums).sum()) / len(self.held_out)
+
+    @torch.no_grad()
+    def _sum_of_held_out_maps(self, index: Tensor) -> Tensor:
         upsample = interpolate_to(self.model.config.input_size)
-        total = 0.0
-        for index in torch.split(torch.arange(len(self.held_out)), self.options.batch_size):
-            students = self._student_features(self.held_out.pixels(index))
-            targets = self.held_out.targets(index)
-            distances = [squared_distance(t, s) for t, s in zip(targets, students, strict=True)]
-            total += float(anomaly_map(distances, upsample).mean(dim=(1, 2)).sum())
-        return total / len(self.held_out)
+        students = self._student_features(self.held_out.pixels(index))
+        targets = self.held_out.targets(index)
+        distances = [squared_distance(t, s) for t, s in zip(targets, students, strict=True)]
+        return anomaly_map(distances, upsample).mean(dim=(1, 2)).sum()
 
     def _student_features(self, x: Tensor) -> list[Tensor]:
         with self.autocast():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image, resize
 from stpm.train.datasets.batches import read_member
 from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
+
+MOST_THREADS = 8
+"""That decode images at once."""
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -124,14 +129,24 @@ def read_images(
     """
     kept: list[Path] = []
     images = np.empty((len(paths), *size, 3), np.uint8)  # a list and np.stack would take it twice
-    for path in paths:
+
+    def resized(path: Path) -> NDArray[np.uint8] | DataError:
         try:
-            images[len(kept)] = resize(read_image(path), size)
-            kept.append(path)
+            return resize(read_image(path), size)
         except DataError as error:
-            if on_bad is None:
-                raise DataError(f"{error} Or leave such files out with --skip-bad.") from error
-            on_bad(error)
+            return error
+
+    # Decoders let other threads run meanwhile.
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for path, read in zip(paths, pool.map(resized, paths), strict=True):
+            if not isinstance(read, DataError):
+                images[len(kept)] = read
+                kept.append(path)
+            elif on_bad is not None:
+                on_bad(read)
+            else:
+                pool.shutdown(cancel_futures=True)
+                raise DataError(f"{read} Or leave such files out with --skip-bad.") from read
     if not kept:
         raise DataError("none of the images could be decoded; expected at least one.")
     return kept, images[: len(kept)]
