@@ -75,6 +75,11 @@ class TorchCudaEngine:
             slot.run_on_device(pixels, self._size_for(count), maps, scores)
         return results
 
+    def replay_seconds(self, count: int) -> float:
+        """Time the GPU alone for a batch of `count` images that lie there."""
+        with self._slot() as slot:
+            return slot.replay_seconds(self._size_for(count))
+
     def layer_precisions(self) -> dict[str, str]:
         """Nothing: the graph's types are what is computed in."""
         return {}

@@ -98,7 +98,7 @@ def unit_distance(target: Tensor, student: Tensor, epsilon: float) -> Tensor:
         / torch.linalg.vector_norm(features.float(), dim=1, keepdim=True).clamp_min(epsilon)
         for features in (target, student)
     ]
-    difference = units[0] - units[1]
+    difference: Tensor = units[0] - units[1]
     return (difference * difference).sum(dim=1, keepdim=True)
 
 

@@ -44,8 +44,7 @@ class Slot:
 
     def __init__(self, network: FusedNetwork) -> None:
         self._network = network
-        self._main = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._side = [torch.cuda.Stream() for _ in range(STREAM_COUNT - 1)]
+        self._main, *self._side = _streams(STREAM_COUNT)
         self._memory = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         self._buffers: dict[int, _Buffers] = {}
         self._recorded: dict[tuple[int, Copies], _Recorded] = {}
@@ -85,6 +84,17 @@ class Slot:
             scores.copy_(recorded.scores[:count])
         self._main.synchronize()
 
+    def replay_seconds(self, size: int) -> float:
+        """Time one replay between two events on the GPU, without copies or the host's share."""
+        graph = self._graph(size, "none").graph
+        before, after = _events(2)
+        with torch.cuda.stream(self._main):
+            before.record()
+            graph.replay()
+            after.record()
+        after.synchronize()
+        return float(before.elapsed_time(after)) / 1e3
+
     def _graph(self, size: int, copies: Copies) -> _Recorded:
         if (size, copies) not in self._recorded:
             with _CAPTURING:
@@ -121,3 +131,11 @@ class Slot:
             torch.empty(made.shape, dtype=made.dtype, pin_memory=True) for made in (maps, scores)
         )
         return _Buffers(staged, pixels, host_maps, host_scores)
+
+
+def _streams(count: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream() for _ in range(count)]  # type: ignore[no-untyped-call]
+
+
+def _events(count: int) -> list[torch.cuda.Event]:
+    return [torch.cuda.Event(enable_timing=True) for _ in range(count)]  # type: ignore[no-untyped-call]
