@@ -48,7 +48,8 @@ class Replay:
 
     def _capture(self, index: Tensor) -> _Captured:
         index = index.clone()
-        before = [tensor.clone() for tensor in self._state()]
+        # Detached: a graph of autograd that is kept alive would tie the capture to its stream.
+        before = [tensor.detach().clone() for tensor in self._state()]
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
