@@ -30,6 +30,7 @@ from stpm.runtime.backends import (
     installed_engines,
     open_engine,
 )
+from stpm.runtime.backends.probe import check_in_child
 from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.bundle import (
     GOLDEN,
@@ -220,7 +221,7 @@ def _build(
     with progress("reference, torch", len(verify)) as on_images:
         reference = score_files(torch_scorer(model), verify, on_images)
     engines, built_files = {}, {}
-    for name, (engine, built) in _open_engines(onnx_bytes, options, report).items():
+    for name, (engine, built) in _open_engines(onnx_bytes, contract.size, options, report).items():
         if engine is None:
             parity, outputs = {}, reference
             if calibration != verify:
@@ -273,14 +274,17 @@ def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
 
 
 def _open_engines(
-    model: bytes, options: ExportOptions, report: Callable[[str], None]
+    model: bytes,
+    image_size: tuple[int, int],
+    options: ExportOptions,
+    report: Callable[[str], None],
 ) -> dict[str, tuple[Engine | None, BuiltEngine | None]]:
     """Open each engine, or, where it cannot run, build it at least."""
     engines = {}
     refusals = []
     for name in options.engines or installed_engines():
         try:
-            engines[name] = _open(name, model, options)
+            engines[name] = _open(name, model, image_size, options)
         except (BackendError, ExportError) as error:
             if options.engines:
                 raise
@@ -295,7 +299,7 @@ def _open_engines(
 
 
 def _open(
-    name: str, model: bytes, options: ExportOptions
+    name: str, model: bytes, image_size: tuple[int, int], options: ExportOptions
 ) -> tuple[Engine | None, BuiltEngine | None]:
     built = None
     if ENGINES[name].file:
@@ -306,6 +310,8 @@ def _open(
 
             check_graph(model)
         return None, built
+    if ENGINES[name].needs_gpu:
+        check_in_child(name, model, image_size=image_size, batch=options.batch, built=built)
     return open_engine(name, model, batch=options.batch, built=built), built
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from stpm.runtime.capabilities import engine_states
 from stpm.runtime.console import command, note
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
@@ -31,11 +32,11 @@ def _print_c_sources(wanted: bool) -> None:
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm.")],
+    bundle: Annotated[Path | None, typer.Argument(help="The folder NAME.stpm.")] = None,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Files, folders, globs, or - for a list of paths on standard input."),
-    ],
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="Such as onnxruntime.", show_default="the fastest that can run here"),
@@ -55,6 +56,13 @@ def run(
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
     ] = False,
+    engines: Annotated[
+        bool,
+        typer.Option(
+            "--engines",
+            help="List the engines: installed or how to, can they run here, in which precisions.",
+        ),
+    ] = False,
     _c_sources: Annotated[
         bool,
         typer.Option(
@@ -69,6 +77,11 @@ def run(
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
+    if engines == (bundle is not None) or (bundle is not None and not images):
+        raise typer.BadParameter("give a bundle and images, or --engines alone.")
+    if bundle is None or images is None:
+        _print_engines(as_json)
+        return
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
@@ -94,6 +107,19 @@ def run(
         raise typer.Exit(1)
     if fail_on_anomaly and anomalous:
         raise typer.Exit(EXIT_ANOMALY)
+
+
+def _print_engines(as_json: bool) -> None:
+    """Print what a person with a new machine wants to know; commands that help are in the rows."""
+    states = engine_states()
+    if as_json:
+        typer.echo(json.dumps([state.to_dict() for state in states]))
+        return
+    typer.echo(f"{'engine':21} {'version':12} {'native precisions':20} runs here")
+    for state in states:
+        precisions = "unknown" if state.precisions is None else " ".join(state.precisions)
+        runs = "yes" if state.runs else f"no: {state.why_not}"
+        typer.echo(f"{state.name:21} {state.version or '-':12} {precisions:20} {runs}")
 
 
 def find_images(arguments: list[str]) -> Iterator[Path]:

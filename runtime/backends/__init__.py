@@ -163,7 +163,7 @@ def installed_engines() -> list[str]:
     return [
         name
         for name, spec in ENGINES.items()
-        if _is_installed(spec) and (not spec.needs_gpu or gpu_count())
+        if is_installed(spec) and (not spec.needs_gpu or gpu_count())
     ]
 
 
@@ -188,7 +188,7 @@ def check_engine(name: str, *, to_export: bool = False) -> None:
             f"the engine {name} needs an NVIDIA GPU, and none is visible here; check nvidia-smi "
             "and CUDA_VISIBLE_DEVICES, or choose another engine."
         )
-    if not _is_installed(spec):
+    if not is_installed(spec):
         raise BackendError(f"the engine {name} is not installed; run {spec.install}.")
 
 
@@ -217,7 +217,8 @@ def open_engine(
     return engine
 
 
-def _is_installed(spec: EngineSpec) -> bool:
+def is_installed(spec: EngineSpec) -> bool:
+    """Say whether an engine's library is there, without loading it."""
     if importlib.util.find_spec(spec.library) is None:
         return False
     try:

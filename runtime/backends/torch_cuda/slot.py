@@ -45,7 +45,7 @@ class Slot:
     def __init__(self, network: FusedNetwork) -> None:
         self._network = network
         self._main, *self._side = _streams(STREAM_COUNT)
-        self._memory = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self._memory = torch.cuda.graph_pool_handle()
         self._buffers: dict[int, _Buffers] = {}
         self._recorded: dict[tuple[int, Copies], _Recorded] = {}
         self._in_flight: tuple[int, int, Copies] | None = None
