@@ -24,6 +24,7 @@ from stpm.benchmarks.roofline import Peak, cost_of, measure_peak
 from stpm.runtime.bundle import Bundle, Golden
 from stpm.runtime.console import command, note
 from stpm.runtime.errors import DataError, StpmError
+from stpm.runtime.listing import folders_in
 from stpm.runtime.parity import TOLERANCES, compare
 from stpm.runtime.preprocess import resize
 from stpm.train.checkpoint import load_checkpoint
@@ -195,7 +196,7 @@ def train_models(
 ) -> list[dict[str, Any]]:
     """Train each category below `data` from several seeds; seconds and accuracy of each."""
     found = []
-    for category in sorted(path for path in data.iterdir() if path.is_dir()):
+    for category in folders_in(data):
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / f"{category.name}.pt"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import ExportError
 
 
@@ -150,7 +150,7 @@ def export(
         samples=samples,
         report=note,
     )
-    typer.echo(bundle)
+    say(bundle)
 
 
 def parse_batch(text: str) -> tuple[int, int]:

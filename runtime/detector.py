@@ -70,7 +70,7 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
         self.calibration = self._calibration(self.engine_name)
-        self._options = {"threads": threads, "rebuild": rebuild}
+        self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
         # No method of this object: a circle would keep a dropped detector's engine in memory.
         self._engines = PerProcess(
             partial(_verified_engine, self.bundle, self.engine_name, os.getpid(), **self._options)

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ def _in_child() -> None:
 
 
 _gate = _Gate()
-_values: WeakSet[PerProcess[object]] = WeakSet()
+_values: WeakSet[PerProcess[Any]] = WeakSet()
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(
         before=lambda: _gate.shut(),
