@@ -75,7 +75,7 @@ def list_images(folder: Path) -> list[Path]:
         beside = f"; left out: {left_out}" if left_out else ""
         raise DataError(f"{folder}: holds no image; expected files ending in {expected}{beside}.")
     if left_out:
-        note(f"{folder}: {len(found.images)} images; left out: {left_out}")
+        note(f"{folder}: left out: {left_out}")
     return found.images
 
 

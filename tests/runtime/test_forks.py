@@ -61,6 +61,7 @@ children = []
 for used in (False, True, True):
     child = os.fork()
     if not child:
+        os.chdir("/")
         if used:
             from concurrent.futures import ThreadPoolExecutor
             with ThreadPoolExecutor(4) as pool:
@@ -117,7 +118,8 @@ def answer(script: str, tmp_path: Path, bundle: Path, engine: str, *arguments: s
     file = tmp_path / "script.py"
     file.write_text(START + script)
     done = subprocess.run(
-        [sys.executable, str(file), str(bundle), engine, *arguments],
+        [sys.executable, str(file), bundle.name, engine, *arguments],
+        cwd=bundle.parent,
         capture_output=True,
         text=True,
         check=False,
