@@ -11,7 +11,7 @@ import typer
 from stpm.runtime.backends import ENGINES
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.capabilities import processor_precisions
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import ExportError
 
 
@@ -153,7 +153,7 @@ def export(
         samples=samples,
         report=note,
     )
-    typer.echo(bundle)
+    say(bundle)
 
 
 def _note_imitation(precision: str, engines: list[str] | None) -> None:

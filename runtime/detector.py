@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stpm.runtime.backends import (
     ENGINES,
@@ -28,6 +31,7 @@ from stpm.runtime.errors import (
     ParityError,
     StpmError,
 )
+from stpm.runtime.forks import PerProcess, no_fork
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import compare
 from stpm.runtime.preprocess import ImageSource, load_image, resize
@@ -35,7 +39,10 @@ from stpm.runtime.result import Result
 
 
 class Detector:
-    """Scores images with a verified bundle. Threads may share one.
+    """Scores images with a verified bundle. Threads may share one, and processes may.
+
+    A forked child opens the engine again when it first scores; a pickled detector is its bundle's
+    path and its options, and is opened where it is unpickled.
 
     Attributes:
         bundle: the opened bundle.
@@ -70,15 +77,20 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
         self.calibration = self._calibration(self.engine_name)
-        self._engine = open_engine(
-            self.engine_name,
-            self.bundle.read(MODEL),
-            threads=threads,
-            batch=self.bundle.manifest.input.batch,
-            built=self._built(),
-            rebuild=rebuild,
+        self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
+        # No method of this object: a circle would keep a dropped detector's engine in memory.
+        self._engines = PerProcess(
+            partial(_verified_engine, self.bundle, self.engine_name, os.getpid(), **self._options)
         )
-        self._replay_golden()
+
+    def __reduce__(self) -> tuple[Callable[[], Detector], tuple[()]]:
+        """Pickle what opens the same detector elsewhere."""
+        path = self.bundle.path.absolute()
+        return partial(type(self), path, self.engine_name, **self._options), ()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._engines.get()
 
     def __call__(self, image: ImageSource) -> Result:
         """Score one image; see `batch`."""
@@ -88,15 +100,17 @@ class Detector:
         """Score images.
 
         Args:
-            images: paths, binary file objects, or arrays uint8 or uint16 (H,W), (H,W,1), (H,W,3)
-                or (H,W,4) in RGB(A) order; sizes may differ unless the graph resizes.
+            images: paths, binary file objects, Pillow images, or arrays uint8 or uint16 (H,W),
+                (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; sizes may differ unless
+                the graph resizes.
 
         Returns:
             A result an image, in order.
 
         Raises:
-            DataError: an image cannot be decoded or does not fit.
+            DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
+        _check_several(images)
         loaded = [load_image(image) for image in images]
         if not loaded:
             return []
@@ -113,8 +127,9 @@ class Detector:
             float32 (N,), in order, to be held against `calibration.image_threshold`.
 
         Raises:
-            DataError: an image cannot be decoded or does not fit.
+            DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
+        _check_several(images)
         loaded = [load_image(image) for image in images]
         return self.infer_scores(self.prepare(loaded)) if loaded else np.empty(0, np.float32)
 
@@ -205,29 +220,18 @@ class Detector:
             )
         return record.calibration
 
-    def _built(self) -> BuiltEngine | None:
-        """Read the engine that the bundle brings; what does not match its hash is left unread."""
-        record = self.bundle.manifest.engines[self.engine_name]
-        if record.file is None:
-            return None
-        try:
-            content = self.bundle.read(record.file)
-        except BundleError:
-            content = None
-        return BuiltEngine(content, record.built_with, record.layer_precisions)
 
-    def _replay_golden(self) -> None:
-        golden = self.bundle.golden()
-        outputs = self.infer(golden.images)
-        parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
-        tolerance = self.bundle.manifest.tolerance
-        if not parity.holds(tolerance):
-            raise ParityError(
-                f"{self.bundle.path}: {self.engine_name} differs from the golden maps by "
-                f"{parity.map_difference:.2g} of their maximum and from the scores by "
-                f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
-                "on this machine or choose another engine."
-            )
+def _check_several(images: object) -> None:
+    """Refuse one image where several are expected; an array's items would be its rows."""
+    is_one = isinstance(images, np.ndarray) and images.ndim < 4
+    is_one = (
+        is_one or isinstance(images, str | bytes | Path | Image.Image) or hasattr(images, "read")
+    )
+    if is_one or not isinstance(images, Iterable):
+        raise DataError(
+            f"batch got one {type(images).__name__}, expected images such as a list of them; call "
+            "detector(image), or batch([image])."
+        )
 
 
 def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
@@ -291,9 +295,10 @@ def run_in_batches(
 
 def _run(engine: Engine, batch: NDArray[np.uint8], *, scores_only: bool) -> Outputs:
     try:
-        if scores_only and isinstance(engine, BulkEngine):
-            return np.empty((len(batch), 0, 0), np.float32), engine.run_scores(batch)
-        return engine.run(batch)
+        with no_fork():
+            if scores_only and isinstance(engine, BulkEngine):
+                return np.empty((len(batch), 0, 0), np.float32), engine.run_scores(batch)
+            return engine.run(batch)
     except StpmError:
         raise
     except Exception as error:
@@ -302,3 +307,47 @@ def _run(engine: Engine, batch: NDArray[np.uint8], *, scores_only: bool) -> Outp
             f"the engine cannot score a batch of shape {batch.shape} "
             f"({' '.join(str(error).split())}); export again."
         ) from error
+
+
+def _verified_engine(
+    bundle: Bundle, name: str, first_process: int, *, threads: int, rebuild: bool
+) -> Engine:
+    """Open an engine in this process and replay the golden images."""
+    if ENGINES[name].needs_gpu and os.getpid() != first_process:
+        raise BackendError(
+            f"{bundle.path}: was opened on the GPU before this process was forked, and CUDA does "
+            "not survive a fork; open the Detector in each worker, or start workers by spawn or "
+            "forkserver."
+        )
+    engine = open_engine(
+        name,
+        bundle.read(MODEL),
+        threads=threads,
+        batch=bundle.manifest.input.batch,
+        built=_built(bundle, name),
+        rebuild=rebuild,
+    )
+    golden = bundle.golden()
+    outputs = run_in_batches(engine, golden.images, bundle.manifest.input)
+    parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
+    tolerance = bundle.manifest.tolerance
+    if not parity.holds(tolerance):
+        raise ParityError(
+            f"{bundle.path}: {name} differs from the golden maps by "
+            f"{parity.map_difference:.2g} of their maximum and from the scores by "
+            f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
+            "on this machine or choose another engine."
+        )
+    return engine
+
+
+def _built(bundle: Bundle, name: str) -> BuiltEngine | None:
+    """Read the engine that the bundle brings; what does not match its hash is left unread."""
+    record = bundle.manifest.engines[name]
+    if record.file is None:
+        return None
+    try:
+        content = bundle.read(record.file)
+    except BundleError:
+        content = None
+    return BuiltEngine(content, record.built_with, record.layer_precisions)

@@ -15,7 +15,7 @@ ImageSource = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8] | NDArray
 """A path, a binary file object, a Pillow image, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in
 RGB(A) order."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jfif"})
 UINT16_PER_UINT8 = 257
 """65535 / 255: full scale of 16 bits maps to full scale of 8."""
 

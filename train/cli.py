@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def _run(
             )
             raise typer.Exit(130) from None
     note(f"best epoch {fit.best_epoch} of {fit.epoch}, held-out map {fit.best_held_out:.3e}")
-    typer.echo(checkpoint)
+    say(checkpoint)
 
 
 main = command(train)

@@ -14,6 +14,7 @@ from typing import Any
 
 from stpm.benchmarks.accuracy import Candidate, measure
 from stpm.runtime.console import note
+from stpm.runtime.listing import folders_in
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import labelled_samples
 from stpm.train.evaluate import torch_scorer
@@ -45,7 +46,7 @@ class Trainings:
 def train_models(plan: Trainings, content: dict[str, Any], write: Callable[[], None]) -> None:
     """Train each category, first one seed alone, then all at once; write after each."""
     content["training"] = []
-    for category in sorted(path for path in plan.data.iterdir() if path.is_dir()):
+    for category in folders_in(plan.data):
         groups = [[0], list(range(plan.seeds))] if plan.seeds > 1 else [[0]]
         for seeds in groups:
             if time.monotonic() > plan.deadline:

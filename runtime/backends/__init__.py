@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 from stpm.runtime.errors import BackendError
 from stpm.runtime.gpu import gpu_count
+
+# Recent ONNX Runtimes report their use to Microsoft, from threads that start on import and that a
+# forked child waits for without end when it exits.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """anomaly_maps (N,h,w) and pred_scores (N,). The caller owns both: no later run changes them."""

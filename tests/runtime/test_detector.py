@@ -122,7 +122,8 @@ def test_sources_of_one_image_agree(detector: Detector, data_root: Path) -> None
     expected = detector(path)
     with path.open("rb") as file, Image.open(path) as image:
         grey = np.asarray(image)
-        for source in (str(path), file, grey, grey[..., None], np.stack([grey] * 3, axis=-1)):
+        colour = np.stack([grey] * 3, axis=-1)
+        for source in (str(path), file, image, grey, grey[..., None], colour):
             assert_same(detector(source), expected)
 
 

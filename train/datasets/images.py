@@ -14,28 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image, resize
+from stpm.runtime.preprocess import load_image, resize
 from stpm.train.datasets.batches import read_member
 from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
 
 MOST_THREADS = 8
 """That decode images at once."""
-
-
-def list_images(folder: Path) -> list[Path]:
-    """List the images directly in a folder, sorted by name.
-
-    Raises:
-        DataError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; check the path.")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        expected = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder}: holds no image; expected files ending in {expected}.")
-    return paths
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

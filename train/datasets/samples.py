@@ -9,6 +9,9 @@ from typing import ClassVar, Protocol
 GOOD = "good"
 """The kind of test images without a defect."""
 
+GOOD_FOLDERS = frozenset({"good", "normal", "ok"})
+"""What people call the folder of good images, in lower case."""
+
 ANOMALY = "anomaly"
 """The kind of defective test images where the data set names no kinds."""
 
