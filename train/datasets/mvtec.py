@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,12 @@ def _masks(category: Path, kind: str, images: Sequence[Path]) -> dict[str, Path]
         return {}
     masks = {p.stem.removesuffix("_mask"): p for p in list_images(folder)}
     stems = {p.stem for p in images}
+    for stem, count in Counter(p.stem for p in images).items():
+        if count > 1:
+            raise DataError(
+                f"{images[0].parent}: holds {count} images named {stem}, which would share the "
+                f"mask {stem}_mask; rename all but one, and their masks."
+            )
     for stem in sorted(masks.keys() - stems):
         raise DataError(f"{masks[stem]}: there is no image {stem} in test/{kind}; remove the mask.")
     for stem in sorted(stems - masks.keys()):

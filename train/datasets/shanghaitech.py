@@ -67,7 +67,7 @@ class ShanghaiTechCategory:
             masks = testing / "test_pixel_mask" / f"{video.name}.npy"
             _per_frame(masks, len(frames), 3)
             samples += [
-                Sample(frame, ANOMALY if label else GOOD, masks / str(i), 0, video.name)
+                Sample(frame, ANOMALY if label else GOOD, masks / str(i), True, video.name)
                 for i, (frame, label) in enumerate(zip(frames, labels, strict=True))
             ]
         return samples

@@ -52,7 +52,7 @@ class VisaCategory:
             if (row["object"], row["split"]) == (self.name, split):
                 mask = self._file(row["mask"]) if row["mask"] else None
                 samples.append(
-                    Sample(self._file(row["image"]), KINDS[row["label"]], mask, mask_above=0)
+                    Sample(self._file(row["image"]), KINDS[row["label"]], mask, mask_is_labels=True)
                 )
         if not samples:
             raise DataError(
