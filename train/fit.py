@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stpm.runtime.errors import StpmError
 from stpm.train.features import TeacherFeatures
 from stpm.train.methods import interpolate_to
 from stpm.train.replay import Replay, repeatable_convolutions
@@ -131,11 +132,26 @@ class Fit(OptimisedRunState):
         return len(self.train), len(self.held_out)
 
     def prepare(self, on_images: Callable[[int], None]) -> str:
-        """Compute the teacher's features; returns a line about them."""
+        """Compute the teacher's features; returns a line about them.
+
+        Raises:
+            StpmError: a batch would give batch norm a single value a channel.
+        """
         used = self.cache_teacher(on_images)
+        self._check_batches()
         cached = self.train.cached_count + self.held_out.cached_count
         total = sum(self.image_counts)
         return f"teacher features of {cached} of {total} images kept, {used / 1e6:.0f} MB"
+
+    def _check_batches(self) -> None:
+        sizes = [level.shape[2:] for level in self.train.targets(torch.arange(1))]
+        size, count = min(sizes), len(self.train)
+        if size.numel() == 1 and 1 in (count % self._batch_size, self._batch_size):
+            raise StpmError(
+                f"got a batch of one image, of {count} in batches of {self._batch_size}, whose "
+                "features are 1x1, expected several values for batch norm; take another "
+                "--batch-size or a larger --input-size."
+            )
 
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:
         """Compute the teacher's features; returns the bytes that they take."""

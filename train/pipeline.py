@@ -197,6 +197,7 @@ def _record(source: Source, options: FitOptions) -> dict[str, Any]:
         "train": [source.names[i] for i in source.train_index],
         "held_out": [source.names[i] for i in source.held_out_index],
         "data_sha256": data_hash(source.images),
+        "train_sha256": [data_hash(source.images[i]) for i in source.train_index],
         "options": options.to_dict(),
         "versions": {
             "stpm": version("stpm"),
