@@ -20,6 +20,7 @@ from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.datasets import (
     data_hash,
     list_images,
+    note_unused_range,
     read_images,
     split_held_out,
     take_share,
@@ -72,6 +73,7 @@ def read_source(
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
     paths, pixels = read_images(chosen, config.input_size, on_bad=on_bad)
+    note_unused_range(paths, pixels)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(folder.resolve(), names, pixels, train_index, held_out_index)
