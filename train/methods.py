@@ -143,7 +143,7 @@ class TeacherSource:
 class Trainer(Protocol):
     """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs.
 
-    `written_epoch` is the one whose checkpoint is on disk, which `stpm.train.pipeline.train` says.
+    `written_epoch` is the one whose checkpoint is on disk, which `stpm.train.run_files` says.
     """
 
     options: FitOptions
@@ -164,12 +164,16 @@ class Trainer(Protocol):
         """Do what comes before the first epoch, once over all images; returns a line about it."""
         ...
 
-    def run_epoch(self, on_step: Callable[[float], None] = ...) -> EpochRecord:
-        """Train one epoch, score the held-out images, and remember the best student."""
+    def run_epoch(self, on_step: Callable[[int], None] = ...) -> EpochRecord:
+        """Train one epoch, score the held-out images, and remember the best student.
+
+        Args:
+            on_step: called after each step with its number of images.
+        """
         ...
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue with the same weights."""
+        """Return a copy of what `load_resume_state` needs to continue with the same weights."""
         ...
 
     def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
-from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import (
     data_hash,
     list_images,
@@ -24,6 +23,7 @@ from stpm.train.datasets import (
 )
 from stpm.train.fit import EpochRecord, FitOptions
 from stpm.train.methods import Config, TeacherSource, Trainer, open_method
+from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay"),
@@ -112,45 +112,27 @@ def prepare(
 
 
 def train(
-    fit: Trainer, blank: Checkpoint, out: Path, on_step: Callable[[float], None]
-) -> Iterator[EpochRecord]:
-    """Run the remaining epochs; after each, the checkpoint and a line of the log are on disk.
+    fit: Trainer, blank: Checkpoint, out: Path, on_step: Callable[[int], None]
+) -> Generator[EpochRecord, None, None]:
+    """Run the remaining epochs; the checkpoint and the log are on disk every few seconds.
 
     Args:
         fit, blank: from `prepare`.
         out: the checkpoint's path; the log is `log_path(out)`.
-        on_step: called after each step with its loss.
+        on_step: called after each step with its number of images.
 
     Yields:
-        Each epoch's record. Stopping between two of them loses nothing.
+        Each epoch's record. Closing this iterator writes the last finished epoch, as does an
+        exception inside it.
     """
-    while fit.epoch < fit.options.epochs:
-        record = fit.run_epoch(on_step)
-        outcome = {
-            "best_epoch": fit.best_epoch,
-            "held_out_map": fit.best_held_out,
-            "epochs_done": fit.epoch,
-        }
-        save_checkpoint(
-            Checkpoint(
-                blank.config,
-                fit.best_student,
-                blank.teacher,
-                blank.teacher_id,
-                blank.training | outcome,
-                fit.resume_state(),
-            ),
-            out,
-        )
-        fit.written_epoch = fit.epoch
-        with log_path(out).open("w" if record.epoch == 1 else "a") as log:
-            log.write(json.dumps(asdict(record)) + "\n")
-        yield record
-
-
-def log_path(checkpoint: Path) -> Path:
-    """Return where the JSON lines of a training run stand."""
-    return checkpoint.with_suffix(".log.jsonl")
+    files = RunFiles(fit, blank, out)
+    try:
+        while fit.epoch < fit.options.epochs:
+            record = fit.run_epoch(on_step)
+            files.finish_epoch(record)
+            yield record
+    finally:
+        files.write()
 
 
 def _record(source: Source, options: FitOptions) -> dict[str, Any]:

@@ -203,7 +203,7 @@ class StadTrainer(OptimisedRunState):
         students.target_mean[:], students.target_deviation[:] = moments.result()
         return f"descriptors normalised over {len(self._train)} images, {scales} scales"
 
-    def run_epoch(self, on_step: Callable[[float], None] = lambda _: None) -> EpochRecord:
+    def run_epoch(self, on_step: Callable[[int], None] = lambda _: None) -> EpochRecord:
         """Train one epoch, measure e and v on the held-out images, remember the best students.
 
         The paper takes the students of the last epoch; here those of the lowest held-out error.
@@ -220,7 +220,7 @@ class StadTrainer(OptimisedRunState):
             value = self._step(self._pixels(self._train[index]), corner, watch)
             self.check_finite("loss", value)
             total += value * len(index)
-            on_step(value)
+            on_step(len(index))
         with watch.stage("held_out"):
             held_out = self._standardise()
         is_best = self.finish_epoch(held_out, self.student)

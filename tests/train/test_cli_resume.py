@@ -1,4 +1,4 @@
-"""stpm-train: --resume, and an interruption by SIGINT."""
+"""stpm-train: --resume, and an interruption by SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from train_cli import log_of, refuse, run, succeed
 from typer.testing import Result
 
-from stpm.train import pipeline
+from stpm.train import run_files
 from stpm.train.checkpoint import load_checkpoint
 
 COMMAND = """
@@ -73,7 +73,7 @@ def test_an_interruption_says_what_stands_on_disk(
     good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch counts once its checkpoint is written."""
-    save, saved = pipeline.save_checkpoint, []
+    save, saved = run_files.save_checkpoint, []
 
     def interrupt(*arguments: object) -> None:
         if len(saved) == allowed:
@@ -81,7 +81,7 @@ def test_an_interruption_says_what_stands_on_disk(
         saved.append(arguments)
         save(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "save_checkpoint", interrupt)
+    monkeypatch.setattr(run_files, "save_checkpoint", interrupt)
     for allowed, said in ((0, "nothing is written yet"), (1, "part.pt is usable")):
         result = run("--good", good, *flags, "--overwrite")
         assert result.exit_code == 130
@@ -96,7 +96,7 @@ def test_an_interruption_right_after_the_checkpoint_knows_of_it(
     def interrupt(_: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "log_path", interrupt)
+    monkeypatch.setattr(run_files, "log_path", interrupt)
     result = run("--good", good, *flags, "--overwrite")
     assert result.exit_code == 130
     assert "interrupted after epoch 1; " in result.stderr
@@ -119,9 +119,10 @@ def process(good: Path, flags: list[str]) -> Iterator[subprocess.Popen[str]]:
         started.kill()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_sigint_leaves_a_checkpoint_that_resumes(
-    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_that_resumes(
+    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path, number: int
 ) -> None:
     out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
     deadline = time.monotonic() + 120
@@ -129,10 +130,11 @@ def test_sigint_leaves_a_checkpoint_that_resumes(
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     done = load_checkpoint(out).training["epochs_done"]
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
+    assert f"interrupted after epoch {done}; " in stderr
     assert stdout == ""
     assert f"{out} is usable, continue it with --resume" in stderr
     assert "Traceback" not in stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +123,30 @@ def read_images(
     Raises:
         DataError: a file cannot be decoded and `on_bad` is None, or none could be.
     """
-    kept: list[Path] = []
     images = np.empty((len(paths), *size, 3), np.uint8)  # a list and np.stack would take it twice
-    for path in paths:
+
+    def read(position: int) -> DataError | None:
         try:
-            images[len(kept)] = resize(read_image(path), size)
-            kept.append(path)
+            images[position] = resize(read_image(paths[position]), size)
         except DataError as error:
-            if on_bad is None:
-                raise DataError(f"{error} Or leave such files out with --skip-bad.") from error
-            on_bad(error)
+            return error
+        return None
+
+    kept: list[int] = []
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without Python's lock
+        try:
+            for position, error in enumerate(pool.map(read, range(len(paths)))):
+                if error is None:
+                    kept.append(position)
+                elif on_bad is None:
+                    raise DataError(f"{error} Or leave such files out with --skip-bad.") from error
+                else:
+                    on_bad(error)
+        finally:
+            pool.shutdown(cancel_futures=True)
     if not kept:
         raise DataError("none of the images could be decoded; expected at least one.")
-    return kept, images[: len(kept)]
+    return [paths[i] for i in kept], images if len(kept) == len(paths) else images[kept]
 
 
 def data_hash(images: NDArray[np.uint8]) -> str:
