@@ -122,9 +122,11 @@ def _curves(evaluation: Evaluation) -> dict[str, Any]:
     rates = (np.cumsum(found)[ends] / found.sum() for found in (~truth, truth))
     fpr, tpr = ([0.0, *rate.tolist()] for rate in rates)
     curves: dict[str, Any] = {"roc": {"fpr": fpr, "tpr": tpr}, "pro": None}
-    if evaluation.masks is not None:
+    if evaluation.masks is not None and evaluation.overall.aupro is not None:
         grid = np.linspace(0, FPR_LIMIT, CURVE_POINTS)
-        overlap = np.interp(grid, *pro_curve(evaluation.masks, evaluation.anomaly_maps))
+        rows = evaluation.has_pixels
+        curve = pro_curve(evaluation.masks[rows], evaluation.anomaly_maps[rows])
+        overlap = np.interp(grid, *curve)
         curves["pro"] = {"fpr": grid.round(4).tolist(), "overlap": overlap.round(5).tolist()}
     return curves
 
@@ -189,8 +191,11 @@ def measure(
     anomalous, scores = evaluation.anomalous, evaluation.pred_scores
     (resamples,) = image_auroc_resamples([scores], anomalous)
     intervals = {"image_auroc": quantile_interval(resamples)}
-    if evaluation.masks is not None:
-        intervals |= pixel_intervals(evaluation.masks, evaluation.anomaly_maps, anomalous)
+    if evaluation.masks is not None and evaluation.overall.aupro is not None:
+        rows = evaluation.has_pixels
+        intervals |= pixel_intervals(
+            evaluation.masks[rows], evaluation.anomaly_maps[rows], anomalous[rows]
+        )
     decisions = None
     if candidate.calibration is not None:
         called = scores > candidate.calibration.image_threshold

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures everything on a machine with a GPU; it needs no network, see docs/gpu.md.
-#   WHEELS=folder benchmarks/device.sh --models FOLDER --out FILE.json [more options]
+#   WHEELS=folder benchmarks/device.sh --model NAME.pt --out FILE.json [more options]
 # PYTHON is an interpreter with torch; WHEELS holds what else it lacks (at least setuptools).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,4 +19,4 @@ cp -r "$root"/{runtime,train,export,benchmarks,pyproject.toml,README.md,LICENSE}
 "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
   --no-build-isolation --target "$site" --upgrade "$site/source"
 commit=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || true)
-"$python" -m stpm.benchmarks.device --commit "$commit" "$@"
+"$python" -m stpm.benchmarks.gpu.cli --commit "$commit" "$@"

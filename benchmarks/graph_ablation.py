@@ -31,7 +31,7 @@ from stpm.export.quantize import (
     whole_range,
 )
 from stpm.runtime.backends import Engine, Outputs
-from stpm.runtime.console import command, progress
+from stpm.runtime.console import command, progress, say
 from stpm.runtime.parity import compare
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import find_category, open_category, read_images
@@ -250,7 +250,7 @@ def graph_ablation(
     good = next(quantization_choices(category.good_images(), network.input_size))
     effects = measure(network, frames, anomalous, good, precision, rounds)
     for effect in effects:
-        typer.echo(_line(effect))
+        say(_line(effect))
     if out is not None:
         content = {
             "environment": environment(),

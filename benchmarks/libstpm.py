@@ -20,7 +20,7 @@ import typer
 
 from stpm.benchmarks.environment import environment
 from stpm.runtime.bundle import Bundle
-from stpm.runtime.console import command
+from stpm.runtime.console import command, say
 from stpm.runtime.errors import BackendError
 from stpm.runtime.preprocess import resize
 
@@ -125,7 +125,7 @@ def run(
         result = report(measure(asked, size, rounds), size, bundle.name)
     out.write_text(json.dumps(result, indent=1) + "\n")
     for name, value in result["median"].items():
-        typer.echo(f"{name:28} {value:.4g}")
+        say(f"{name:28} {value:.4g}")
 
 
 main = command(run)

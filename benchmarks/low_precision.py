@@ -24,7 +24,7 @@ from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import quantize
 from stpm.runtime.backends import Engine, Outputs, open_engine
 from stpm.runtime.bundle import InputContract
-from stpm.runtime.console import command, progress
+from stpm.runtime.console import command, progress, say
 from stpm.runtime.errors import ParityError
 from stpm.runtime.parity import compare
 from stpm.train.checkpoint import load_checkpoint
@@ -194,7 +194,7 @@ def low_precision(
     text = json.dumps(content, indent=2)
     if out is not None:
         out.write_text(text + "\n")
-    typer.echo(text)
+    say(text)
     failures = {name: [x.failures() for x in several] for name, several in found.items()}
     if any(any(several) for several in failures.values()):
         raise ParityError(

@@ -12,6 +12,7 @@ import typer
 from PIL import Image
 from skimage import data
 
+from stpm.runtime.console import note, say
 from stpm.runtime.errors import DataError, StpmError
 
 Grey = npt.NDArray[np.uint8]
@@ -242,10 +243,10 @@ def _command(
             seed=seed,
         )
     except StpmError as error:
-        typer.echo(str(error), err=True)
+        note(str(error))
         raise typer.Exit(1) from error
     for folder in folders:
-        typer.echo(folder)
+        say(folder)
 
 
 def main() -> None:

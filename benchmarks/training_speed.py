@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stpm.benchmarks.environment import environment
 from stpm.benchmarks.result_file import check_out, write_whole
-from stpm.runtime.console import command, note
+from stpm.runtime.console import command, note, say
 from stpm.runtime.errors import ParityError
 from stpm.train.fit import Fit, FitOptions
 from stpm.train.methods import TeacherSource, open_method
@@ -179,7 +179,7 @@ def training_speed(
     if out is not None:
         content = {"environment": environment()} | found
         write_whole(out, json.dumps(content, indent=1) + "\n")
-    typer.echo(
+    say(
         f"{found['median_seconds']:.1f} s an epoch in {found['precision']}, a plain script "
         f"{found['plain_script_ratio']:.2f} times as long; {found['gflop']:.0f} GFLOP at the "
         f"{found['matrix_gflop_per_second']:.0f} GFLOP/s of matrix products are "

@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from stpm.runtime.backends import ENGINES
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.capabilities import processor_precisions
+from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import ExportError
 
 
@@ -117,6 +119,7 @@ def export(
         raise typer.BadParameter("--gpu-arch is for --engine tensorrt-rtx alone.")
     if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
         raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
+    _note_imitation(precision, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
 
@@ -150,7 +153,19 @@ def export(
         samples=samples,
         report=note,
     )
-    typer.echo(bundle)
+    say(bundle)
+
+
+def _note_imitation(precision: str, engines: list[str] | None) -> None:
+    """Say it where the processor, if that is to run the bundle, only imitates a precision."""
+    native = processor_precisions()
+    for_gpu = engines and all(name in ENGINES and ENGINES[name].needs_gpu for name in engines)
+    if native is None or precision in native or for_gpu:
+        return
+    note(
+        f"this processor has no {precision.upper()} arithmetic and imitates it, more slowly than "
+        f"it computes in {' or '.join(native)}; stpm-run --engines shows what runs fast here"
+    )
 
 
 def parse_batch(text: str) -> tuple[int, int]:

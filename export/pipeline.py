@@ -30,6 +30,7 @@ from stpm.runtime.backends import (
     installed_engines,
     open_engine,
 )
+from stpm.runtime.backends.probe import check_in_child
 from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.bundle import (
     GOLDEN,
@@ -60,14 +61,6 @@ from stpm.train.methods import Network
 DEFAULT_FALSE_ALARM_RATE = 0.01
 MOST_CHOICES = 3
 """Of images that INT8 tries: near the gate's limits chance decides."""
-BUILT_WITHOUT_GPU = ("tensorrt-rtx",)
-"""Engines that can be built where they cannot run."""
-FILE_NAMES = {
-    "tensorrt": "tensorrt.engine",
-    "tensorrt-rtx": "tensorrt-rtx.engine",
-    "torch-cuda": "torch-cuda.pt2",
-}
-"""Of the engines that a bundle brings along."""
 
 
 @dataclass(frozen=True)
@@ -228,7 +221,7 @@ def _build(
     with progress("reference, torch", len(verify)) as on_images:
         reference = score_files(torch_scorer(model), verify, on_images)
     engines, built_files = {}, {}
-    for name, (engine, built) in _open_engines(graph, onnx_bytes, options, report).items():
+    for name, (engine, built) in _open_engines(onnx_bytes, contract.size, options, report).items():
         if engine is None:
             parity, outputs = {}, reference
             if calibration != verify:
@@ -248,7 +241,7 @@ def _build(
         thresholds = _calibrate(outputs, options.false_alarm_rate)
         engines[name] = _record(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
-            built_files[FILE_NAMES[name]] = built.content
+            built_files[ENGINES[name].file] = built.content
         report(_engine_line(name, engines[name]))
     return _Built(onnx_bytes, opset(onnx_model), contract, reference, engines, built_files)
 
@@ -264,7 +257,7 @@ def _check_before_work(
     if options.false_alarm_rate is not None:
         check_image_count(len(calibration), options.false_alarm_rate)
     for name in options.engines or ():
-        check_engine(name, to_run=name not in BUILT_WITHOUT_GPU)
+        check_engine(name, to_export=True)
 
 
 def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
@@ -281,14 +274,17 @@ def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
 
 
 def _open_engines(
-    graph: DeploymentGraph, model: bytes, options: ExportOptions, report: Callable[[str], None]
+    model: bytes,
+    image_size: tuple[int, int],
+    options: ExportOptions,
+    report: Callable[[str], None],
 ) -> dict[str, tuple[Engine | None, BuiltEngine | None]]:
     """Open each engine, or, where it cannot run, build it at least."""
     engines = {}
     refusals = []
     for name in options.engines or installed_engines():
         try:
-            engines[name] = _open(name, graph, model, options)
+            engines[name] = _open(name, model, image_size, options)
         except (BackendError, ExportError) as error:
             if options.engines:
                 raise
@@ -303,17 +299,19 @@ def _open_engines(
 
 
 def _open(
-    name: str, graph: DeploymentGraph, model: bytes, options: ExportOptions
+    name: str, model: bytes, image_size: tuple[int, int], options: ExportOptions
 ) -> tuple[Engine | None, BuiltEngine | None]:
     built = None
-    if name == "torch-cuda":
-        from stpm.export.torch_cuda import build_package
-
-        built = build_package(graph, options.batch)
-    elif name in FILE_NAMES:
+    if ENGINES[name].file:
         built = build_engine(name, model, options.precision, options.batch, options.build)
     if ENGINES[name].needs_gpu and not gpu_count():
+        if name == "torch-cuda":
+            from stpm.runtime.backends.torch_cuda import check_graph
+
+            check_graph(model)
         return None, built
+    if ENGINES[name].needs_gpu:
+        check_in_child(name, model, image_size=image_size, batch=options.batch, built=built)
     return open_engine(name, model, batch=options.batch, built=built), built
 
 
@@ -359,7 +357,7 @@ def _record(
         parity,
         built_with,
         verified=engine is not None,
-        file=FILE_NAMES[name] if built else None,
+        file=ENGINES[name].file if built else None,
         layer_precisions=built.layer_precisions if built else {},
     )
 
@@ -370,8 +368,8 @@ def _engine_line(name: str, record: EngineRecord) -> str:
         f"largest difference {record.parity['map_difference']:.1e} of a map's maximum, "
         f"{record.parity['score_difference']:.1e} of a score"
         if record.verified
-        else f"built ({record.built_with['device']}), not verified: there is no GPU here; it is "
-        "checked with the golden images where it is opened, with the FP32 reference's thresholds"
+        else f"{_built_for(record)}not verified: there is no GPU here; it is checked with the "
+        "golden images where it is opened, with the FP32 reference's thresholds"
     )
     if "good_map_ratio" in record.parity:
         agreement += f"; good images' maps {record.parity['good_map_ratio']:.2f} times FP32's"
@@ -383,6 +381,10 @@ def _engine_line(name: str, record: EngineRecord) -> str:
         f"false alarms (95% interval {low:.2%} to {high:.2%}, "
         f"{record.calibration.image_count} images)"
     )
+
+
+def _built_for(record: EngineRecord) -> str:
+    return f"built ({record.built_with['device']}), " if record.built_with else ""
 
 
 def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) -> Golden:

@@ -85,6 +85,7 @@ class Bundle:
             BundleError: it is missing, malformed, or of an unknown version.
         """
         self.path = Path(path)
+        self._folder = self.path.absolute()  # a forked worker may have changed its folder
         if not self.path.is_dir():
             raise BundleError(f"{self.path}: there is no such bundle; expected a folder NAME.stpm.")
         self.manifest = _manifest(self.path / MANIFEST)
@@ -98,7 +99,7 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: its manifest lists no {name}; export it again.")
-        content = _read_bounded(self.path / name, entry.size_bytes)
+        content = _read_bounded(self._folder / name, entry.size_bytes)
         if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(
                 f"{self.path / name}: differs from the manifest's hash; it was altered or cut "

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stpm.runtime.console import command, note
+from stpm.runtime.capabilities import engine_states
+from stpm.runtime.console import command, note, say
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
+from stpm.runtime.listing import Found, counts, expand_glob, images_below, read_list
 from stpm.runtime.overlay import save_pictures
-from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image
+from stpm.runtime.picture_names import picture_stems
+from stpm.runtime.preprocess import load_image
 from stpm.runtime.result import Result
 
 EXIT_ANOMALY = 3
@@ -26,16 +27,16 @@ C_SOURCES = Path(__file__).parent / "c"
 
 def _print_c_sources(wanted: bool) -> None:
     if wanted:
-        typer.echo(C_SOURCES)
+        say(C_SOURCES)
         raise typer.Exit
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm.")],
+    bundle: Annotated[Path | None, typer.Argument(help="The folder NAME.stpm.")] = None,
     images: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Files, folders, globs, or - for a list of paths on standard input."),
-    ],
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="Such as onnxruntime.", show_default="the fastest that can run here"),
@@ -55,6 +56,13 @@ def run(
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
     ] = False,
+    engines: Annotated[
+        bool,
+        typer.Option(
+            "--engines",
+            help="List the engines: installed or how to, can they run here, in which precisions.",
+        ),
+    ] = False,
     _c_sources: Annotated[
         bool,
         typer.Option(
@@ -69,79 +77,93 @@ def run(
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
+    if engines == (bundle is not None) or (bundle is not None and not images):
+        raise typer.BadParameter("give a bundle and images, or --engines alone.")
+    if bundle is None or images is None:
+        _print_engines(as_json)
+        return
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
-    bad, anomalous = 0, 0
-    paths = list(find_images(images))
-    stems = picture_stems(paths)
-    for path in paths:
+    found = find_images(images, save)
+    stems = picture_stems(found.images) if save is not None else {}
+    for path, stem in stems.items():
+        if not path.name.startswith(stem.name):
+            note(f"{path}: its name is too long for pictures; theirs begin with {stem.name}")
+    verdicts: Counter[bool] = Counter()
+    for path in found.images:
         try:
             image = load_image(path)
             result = detector(image)
         except DataError as error:
-            bad += 1
             note(f"error: {error}")
             continue
-        anomalous += result.is_anomalous
-        typer.echo(_line(path, result, as_json))
+        verdicts[result.is_anomalous] += 1
+        say(_line(path, result, as_json))
         if save is not None:
             stem = save / stems[path]
             stem.parent.mkdir(parents=True, exist_ok=True)
             save_pictures(stem, image, result)
-    if bad:
-        note(f"{bad} of the files could not be scored")
+    refused = len(found.images) - verdicts.total()
+    note(_summary(verdicts, found.left_out, refused))
+    if refused:
         raise typer.Exit(1)
-    if fail_on_anomaly and anomalous:
+    if fail_on_anomaly and verdicts[True]:
         raise typer.Exit(EXIT_ANOMALY)
 
 
-def find_images(arguments: list[str]) -> Iterator[Path]:
+def _print_engines(as_json: bool) -> None:
+    """Print what a person with a new machine wants to know; commands that help are in the rows."""
+    states = engine_states()
+    if as_json:
+        say(json.dumps([state.to_dict() for state in states]))
+        return
+    say(f"{'engine':21} {'version':12} {'native precisions':20} runs here")
+    for state in states:
+        precisions = "unknown" if state.precisions is None else " ".join(state.precisions)
+        runs = "yes" if state.runs else f"no: {state.why_not}"
+        say(f"{state.name:21} {state.version or '-':12} {precisions:20} {runs}")
+
+
+def find_images(arguments: list[str], save: Path | None = None) -> Found:
     """Expand files, folders (recursively), globs and - (paths on standard input), in order.
+
+    Args:
+        arguments: of the command.
+        save: the folder for pictures, where nothing is searched.
 
     Raises:
         DataError: a folder, a pattern or standard input names no image.
     """
+    every = Found()
     for argument in arguments:
         if argument == "-":
-            yield from _some("-", [Path(line) for line in map(str.strip, sys.stdin) if line])
+            found = Found(read_list(sys.stdin.buffer.read()))
         elif Path(argument).is_dir():
-            yield from _some(argument, sorted(filter(_is_image, Path(argument).rglob("*"))))
+            found = images_below(Path(argument), without=save)
         elif glob.has_magic(argument) and not Path(argument).exists():
-            # Path.glob takes no absolute pattern.
-            found = glob.glob(argument, recursive=True)  # noqa: PTH207
-            yield from _some(argument, sorted(filter(Path.is_file, map(Path, found))))
+            found = Found(expand_glob(argument, without=save))
         else:
-            yield Path(argument)
+            found = Found([Path(argument)])
+        if not found.images:
+            raise DataError(_nothing_found(argument, found, save))
+        every.images += found.images
+        every.left_out += found.left_out
+    return every
 
 
-def picture_stems(paths: Sequence[Path]) -> dict[Path, Path]:
-    """Name each image's pictures: its path below the images' common folder, without suffix.
-
-    Where two files differ in the suffix alone, it stays in the name; no two names are equal.
-    """
-    if not paths:
-        return {}
-    # With "..", a name would lead out of the folder for the pictures.
-    whole = [Path(os.path.normpath(path.absolute())) for path in paths]
-    root = Path(os.path.commonpath([path.parent for path in whole]))
-    names = [path.relative_to(root) for path in whole]
-    bare = {name: name.with_suffix("") for name in names}
-    count = Counter([*bare.values(), *bare])
-    return {
-        path: bare[name] if count[bare[name]] == 1 else name
-        for path, name in zip(paths, names, strict=True)
-    }
+def _nothing_found(argument: str, found: Found, save: Path | None) -> str:
+    beside = f" (left out: {counts(found.left_out)})" if found.left_out else ""
+    beside += " outside the folder of --save" if save is not None and save.exists() else ""
+    return f"{argument}: matches no image{beside}; check the path."
 
 
-def _some(argument: str, paths: list[Path]) -> list[Path]:
-    if not paths:
-        raise DataError(f"{argument}: matches no image; check the path.")
-    return paths
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+def _summary(verdicts: Counter[bool], left_out: Counter[str], refused: int) -> str:
+    beside = f" ({counts(left_out)})" if left_out else ""
+    return (
+        f"scored {verdicts.total()}, of which anomalous {verdicts[True]}; "
+        f"left out {left_out.total()}{beside}; refused {refused}"
+    )
 
 
 def _line(path: Path, result: Result, as_json: bool) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,9 +13,17 @@ import typer
 from stpm.runtime.errors import StpmError
 
 
+def say(message: object) -> None:
+    """Write a line of the result to stdout, at once.
+
+    Not by typer.echo, which takes UTF-8 or question marks where the output's encoding is ASCII.
+    """
+    print(message, flush=True)
+
+
 def note(message: str) -> None:
     """Write a line of log to stderr."""
-    typer.echo(message, err=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -30,17 +40,26 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
         yield lambda count: bar.advance(task, count)
 
 
+def escape_output() -> None:
+    """Write what the output's encoding lacks, such as a name in a code page, as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def known_errors(function: Callable[..., None]) -> Callable[..., None]:
     """Turn known errors, and those of the disk, into a sentence on stderr and exit code 1."""
 
     @functools.wraps(function)
     def wrapped(*args: object, **kwargs: object) -> None:
+        escape_output()
         try:
             function(*args, **kwargs)
         except BrokenPipeError:
             raise  # the reader of our output has seen enough: typer ends quietly
         except (StpmError, OSError) as error:
-            typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+            sentence = f"error: {error}"
+            note(typer.style(sentence, fg="red") if sys.stderr.isatty() else sentence)
             raise typer.Exit(1) from None
 
     return wrapped

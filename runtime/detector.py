@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stpm.runtime.backends import (
     ENGINES,
     BuiltEngine,
+    BulkEngine,
     DeviceEngine,
     Engine,
     Outputs,
@@ -20,7 +24,14 @@ from stpm.runtime.backends import (
 )
 from stpm.runtime.bundle import MODEL, Bundle, InputContract
 from stpm.runtime.calibration import Calibration
-from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
+from stpm.runtime.errors import (
+    BackendError,
+    BundleError,
+    DataError,
+    ParityError,
+    StpmError,
+)
+from stpm.runtime.forks import PerProcess, no_fork
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import compare
 from stpm.runtime.preprocess import ImageSource, load_image, resize
@@ -28,7 +39,10 @@ from stpm.runtime.result import Result
 
 
 class Detector:
-    """Scores images with a verified bundle. Threads may share one.
+    """Scores images with a verified bundle. Threads may share one, and processes may.
+
+    A forked child opens the engine again when it first scores; a pickled detector is its bundle's
+    path and its options, and is opened where it is unpickled.
 
     Attributes:
         bundle: the opened bundle.
@@ -63,15 +77,20 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
         self.calibration = self._calibration(self.engine_name)
-        self._engine = open_engine(
-            self.engine_name,
-            self.bundle.read(MODEL),
-            threads=threads,
-            batch=self.bundle.manifest.input.batch,
-            built=self._built(),
-            rebuild=rebuild,
+        self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
+        # No method of this object: a circle would keep a dropped detector's engine in memory.
+        self._engines = PerProcess(
+            partial(_verified_engine, self.bundle, self.engine_name, os.getpid(), **self._options)
         )
-        self._replay_golden()
+
+    def __reduce__(self) -> tuple[Callable[[], Detector], tuple[()]]:
+        """Pickle what opens the same detector elsewhere."""
+        path = self.bundle.path.absolute()
+        return partial(type(self), path, self.engine_name, **self._options), ()
+
+    @property
+    def _engine(self) -> Engine:
+        return self._engines.get()
 
     def __call__(self, image: ImageSource) -> Result:
         """Score one image; see `batch`."""
@@ -81,20 +100,38 @@ class Detector:
         """Score images.
 
         Args:
-            images: paths, binary file objects, or arrays uint8 or uint16 (H,W), (H,W,1), (H,W,3)
-                or (H,W,4) in RGB(A) order; sizes may differ unless the graph resizes.
+            images: paths, binary file objects, Pillow images, or arrays uint8 or uint16 (H,W),
+                (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; sizes may differ unless
+                the graph resizes.
 
         Returns:
             A result an image, in order.
 
         Raises:
-            DataError: an image cannot be decoded or does not fit.
+            DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
+        _check_several(images)
         loaded = [load_image(image) for image in images]
         if not loaded:
             return []
         sizes = [(image.shape[0], image.shape[1]) for image in loaded]
         return self.decide(sizes, self.infer(self.prepare(loaded)))
+
+    def scores(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
+        """Score images without looking at their maps, which a GPU then need not send back.
+
+        Args:
+            images: as of `batch`.
+
+        Returns:
+            float32 (N,), in order, to be held against `calibration.image_threshold`.
+
+        Raises:
+            DataError: an image cannot be decoded or does not fit, or the images are not several.
+        """
+        _check_several(images)
+        loaded = [load_image(image) for image in images]
+        return self.infer_scores(self.prepare(loaded)) if loaded else np.empty(0, np.float32)
 
     def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
@@ -130,6 +167,12 @@ class Detector:
     def infer(self, inputs: NDArray[np.uint8]) -> Outputs:
         """Run the engine on inputs from `prepare`; see `run_in_batches`."""
         return run_in_batches(self._engine, inputs, self.bundle.manifest.input)
+
+    def infer_scores(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the engine on inputs from `prepare` for their scores alone, float32 (N,)."""
+        if not isinstance(self._engine, BulkEngine):
+            return self.infer(inputs)[1]
+        return run_in_batches(self._engine, inputs, self.bundle.manifest.input, scores_only=True)[1]
 
     def decide(self, image_sizes: Sequence[tuple[int, int]], outputs: Outputs) -> list[Result]:
         """Hold maps and scores against the thresholds.
@@ -177,29 +220,18 @@ class Detector:
             )
         return record.calibration
 
-    def _built(self) -> BuiltEngine | None:
-        """Read the engine that the bundle brings; what does not match its hash is left unread."""
-        record = self.bundle.manifest.engines[self.engine_name]
-        if record.file is None:
-            return None
-        try:
-            content = self.bundle.read(record.file)
-        except BundleError:
-            content = None
-        return BuiltEngine(content, record.built_with, record.layer_precisions)
 
-    def _replay_golden(self) -> None:
-        golden = self.bundle.golden()
-        outputs = self.infer(golden.images)
-        parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
-        tolerance = self.bundle.manifest.tolerance
-        if not parity.holds(tolerance):
-            raise ParityError(
-                f"{self.bundle.path}: {self.engine_name} differs from the golden maps by "
-                f"{parity.map_difference:.2g} of their maximum and from the scores by "
-                f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
-                "on this machine or choose another engine."
-            )
+def _check_several(images: object) -> None:
+    """Refuse one image where several are expected; an array's items would be its rows."""
+    is_one = isinstance(images, np.ndarray) and images.ndim < 4
+    is_one = (
+        is_one or isinstance(images, str | bytes | Path | Image.Image) or hasattr(images, "read")
+    )
+    if is_one or not isinstance(images, Iterable):
+        raise DataError(
+            f"batch got one {type(images).__name__}, expected images such as a list of them; call "
+            "detector(image), or batch([image])."
+        )
 
 
 def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
@@ -217,29 +249,38 @@ def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.u
     return resize(image, contract.size)
 
 
-def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputContract) -> Outputs:
-    """Score any number of inputs (N,H,W,3) with a graph of limited batch.
+def run_in_batches(
+    engine: Engine,
+    images: NDArray[np.uint8],
+    contract: InputContract,
+    *,
+    scores_only: bool = False,
+) -> Outputs:
+    """Score any number of inputs (N,H,W,3), at least one, with a graph of limited batch.
 
     A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
 
+    Args:
+        engine: that scores.
+        images: inputs.
+        contract: of the graph.
+        scores_only: leave out the maps where the engine can; they are then (N,0,0).
+
     Raises:
+        DataError: there is no image.
         BackendError: the engine fails, or an output is not finite.
     """
+    if not len(images):
+        raise DataError("got no images, expected at least one; leave the call out.")
     smallest, largest = contract.batch
+    step = max(len(images), smallest) if isinstance(engine, BulkEngine) else largest
     outputs = []
-    for start in range(0, len(images), largest):
-        batch = images[start : start + largest]
+    for start in range(0, len(images), step):
+        batch = images[start : start + step]
         count = len(batch)
         if count < smallest:
             batch = np.concatenate([batch, np.repeat(batch[-1:], smallest - count, axis=0)])
-        try:
-            maps, scores = engine.run(np.ascontiguousarray(batch))
-        except Exception as error:
-            # The engines' exceptions share no base class but Exception.
-            raise BackendError(
-                f"the engine cannot score a batch of shape {batch.shape} "
-                f"({' '.join(str(error).split())}); export again."
-            ) from error
+        maps, scores = _run(engine, np.ascontiguousarray(batch), scores_only=scores_only)
         outputs.append((maps[:count], scores[:count]))
     anomaly_maps, pred_scores = (
         outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
@@ -250,3 +291,63 @@ def run_in_batches(engine: Engine, images: NDArray[np.uint8], contract: InputCon
             "export again in FP32."
         )
     return anomaly_maps, pred_scores
+
+
+def _run(engine: Engine, batch: NDArray[np.uint8], *, scores_only: bool) -> Outputs:
+    try:
+        with no_fork():
+            if scores_only and isinstance(engine, BulkEngine):
+                return np.empty((len(batch), 0, 0), np.float32), engine.run_scores(batch)
+            return engine.run(batch)
+    except StpmError:
+        raise
+    except Exception as error:
+        # The engines' exceptions share no base class but Exception.
+        raise BackendError(
+            f"the engine cannot score a batch of shape {batch.shape} "
+            f"({' '.join(str(error).split())}); export again."
+        ) from error
+
+
+def _verified_engine(
+    bundle: Bundle, name: str, first_process: int, *, threads: int, rebuild: bool
+) -> Engine:
+    """Open an engine in this process and replay the golden images."""
+    if ENGINES[name].needs_gpu and os.getpid() != first_process:
+        raise BackendError(
+            f"{bundle.path}: was opened on the GPU before this process was forked, and CUDA does "
+            "not survive a fork; open the Detector in each worker, or start workers by spawn or "
+            "forkserver."
+        )
+    engine = open_engine(
+        name,
+        bundle.read(MODEL),
+        threads=threads,
+        batch=bundle.manifest.input.batch,
+        built=_built(bundle, name),
+        rebuild=rebuild,
+    )
+    golden = bundle.golden()
+    outputs = run_in_batches(engine, golden.images, bundle.manifest.input)
+    parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
+    tolerance = bundle.manifest.tolerance
+    if not parity.holds(tolerance):
+        raise ParityError(
+            f"{bundle.path}: {name} differs from the golden maps by "
+            f"{parity.map_difference:.2g} of their maximum and from the scores by "
+            f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
+            "on this machine or choose another engine."
+        )
+    return engine
+
+
+def _built(bundle: Bundle, name: str) -> BuiltEngine | None:
+    """Read the engine that the bundle brings; what does not match its hash is left unread."""
+    record = bundle.manifest.engines[name]
+    if record.file is None:
+        return None
+    try:
+        content = bundle.read(record.file)
+    except BundleError:
+        content = None
+    return BuiltEngine(content, record.built_with, record.layer_precisions)

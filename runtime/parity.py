@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 0.1, "int8": 0.1}
+TOLERANCES = {"fp32": 1e-4, "fp16": 3e-2, "bf16": 0.1, "int8": 0.1}
 """Largest difference of a map, relative to the map's maximum, by precision.
 
 The reference is torch in FP32, in INT8 torch's simulation of it, since engines round a value
 halfway between two integers either way. Processors that compute in bfloat16 differ by up to 0.083
-of the low maps of good images.
+of the low maps of good images, a GPU that computes in FP16 by up to 0.014.
 """
 
 

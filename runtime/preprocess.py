@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from stpm.runtime.decoding import decode, pixels_of
 from stpm.runtime.errors import DataError
 
 ImageSource = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
 """A path, a binary file object, a Pillow image, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in
 RGB(A) order."""
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jfif"})
 UINT16_PER_UINT8 = 257
 """65535 / 255: full scale of 16 bits maps to full scale of 8."""
 
@@ -37,21 +38,39 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """
     if isinstance(source, np.ndarray):
         return _rgb_from_array(source)
+    return _rgb_from_array(read_pixels(source))
+
+
+def read_pixels(
+    source: str | Path | IO[bytes] | Image.Image, *, keep_indices: bool = False
+) -> NDArray[Any]:
+    """Read the pixels of a file or a Pillow image, upright and at their own depth.
+
+    Args:
+        source: see `ImageSource`.
+        keep_indices: see `decode`; for files alone.
+
+    Returns:
+        uint8 or uint16, (H,W) for grey, (H,W,3) for colour.
+
+    Raises:
+        DataError: the file cannot be read as an image.
+    """
     name = _name(source)
     try:
         if isinstance(source, Image.Image):
-            return _rgb_from_pillow(source)
-        with Image.open(source) as image:
-            return _rgb_from_pillow(image)
+            return pixels_of(source)
+        return decode(source, keep_indices=keep_indices)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file; check the path.") from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{name}: not an image that can be decoded; expected PNG, JPEG, BMP or TIFF."
+            f"{name}: not an image that can be decoded; expected PNG, JPEG, BMP, TIFF or WebP."
         ) from None
     except Exception as error:
         # Pillow's decoders let many kinds of error through when a file is damaged.
-        raise DataError(f"{name}: the image cannot be decoded ({error}); replace it.") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: the image cannot be decoded ({reason}); replace it.") from error
 
 
 def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -85,20 +104,6 @@ def _name(source: str | Path | IO[bytes] | Image.Image) -> str:
             "Pillow image or an array."
         )
     return str(getattr(source, "name", "image stream"))
-
-
-def _rgb_from_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > np.iinfo(np.uint16).max:
-            raise ValueError("got 32-bit pixels, expected 8 or 16 bits")
-        return _rgb_from_array(grey.astype(np.uint16))
-    if image.mode == "F":
-        raise ValueError("got floating-point pixels, expected 8 or 16 bits")
-    # Pillow warns about a palette's transparency that a conversion loses.
-    image.info.pop("transparency", None)
-    return np.asarray(image.convert("RGB"))
 
 
 def _rgb_from_array(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:

@@ -8,8 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from stpm.runtime.gpu import gpu_count
+
 # Before torch is imported: on tiny images a second thread only gets in the way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not gpu_count():
+    # Before Triton is imported, by whom ever: its kernels are tested in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import pytest

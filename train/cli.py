@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def _run(
             number = next(iter(interruption.args), signal.SIGINT)
             raise typer.Exit(128 + number) from None
     note(f"best epoch {fit.best_epoch} of {fit.epoch}, held-out map {fit.best_held_out:.3e}")
-    typer.echo(checkpoint)
+    say(checkpoint)
 
 
 @contextmanager

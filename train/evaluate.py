@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
+from stpm.runtime.console import note
+from stpm.runtime.errors import DataError
 from stpm.runtime.preprocess import resize
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
 from stpm.train.methods import Network
@@ -33,6 +35,8 @@ class Evaluation:
         pred_scores: float32 (N,), in the samples' order.
         anomaly_maps: float32 (N,h,w).
         masks: bool (N,h,w) at the maps' size; None for data without masks.
+        has_pixels: bool (N,), which images the pixel metrics are of: not defective ones whose
+            mask is black.
     """
 
     overall: Metrics
@@ -41,6 +45,7 @@ class Evaluation:
     pred_scores: NDArray[np.float32]
     anomaly_maps: NDArray[np.float32]
     masks: NDArray[np.bool_] | None
+    has_pixels: NDArray[np.bool_]
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
@@ -100,21 +105,51 @@ def evaluate(
     Raises:
         DataError: an image or mask cannot be used, or one of the classes is missing.
     """
-    anomaly_maps, scores = score_files(scorer, [sample.path for sample in samples], on_images)
     anomalous = np.array([sample.is_anomalous for sample in samples])
+    _check_labels(samples, anomalous)
+    anomaly_maps, scores = score_files(scorer, [sample.path for sample in samples], on_images)
     kinds = np.array([sample.kind for sample in samples])
-    masks = None
+    masks, has_pixels = None, np.zeros(len(samples), np.bool_)
     if all(sample.mask is not None for sample in samples if sample.is_anomalous):
         size = (anomaly_maps.shape[1], anomaly_maps.shape[2])
         masks = np.stack([read_mask(sample, size) for sample in samples])
+        has_pixels = ~anomalous | masks.any(axis=(1, 2))
+        _note_black_masks([s for s, has in zip(samples, has_pixels, strict=True) if not has])
 
     def metrics(rows: NDArray[np.bool_]) -> Metrics:
-        chosen_masks = None if masks is None else masks[rows]
-        return evaluate_maps(anomalous[rows], scores[rows], chosen_masks, anomaly_maps[rows])
+        of_images = evaluate_maps(anomalous[rows], scores[rows])
+        pixels = rows & has_pixels
+        if masks is None or not (pixels & anomalous).any():
+            return of_images
+        of_pixels = evaluate_maps(
+            anomalous[pixels], scores[pixels], masks[pixels], anomaly_maps[pixels]
+        )
+        return replace(of_pixels, image_auroc=of_images.image_auroc)
 
     by_kind = {
         str(kind): metrics((kinds == kind) | (kinds == GOOD))
         for kind in np.unique(kinds[anomalous])
     }
     overall = metrics(np.ones(len(samples), np.bool_))
-    return Evaluation(overall, by_kind, samples, scores, anomaly_maps, masks)
+    return Evaluation(overall, by_kind, samples, scores, anomaly_maps, masks, has_pixels)
+
+
+def _check_labels(samples: Sequence[Sample], anomalous: NDArray[np.bool_]) -> None:
+    """Refuse a test set of one class before it is scored."""
+    if anomalous.any() and not anomalous.all():
+        return
+    folder = samples[0].path.parent.parent if samples else "the test set"
+    found, missing = ("defective", GOOD) if anomalous.any() else (GOOD, "a kind of defect")
+    raise DataError(
+        f"{folder}: got {len(samples)} {found} images alone, expected a folder of {missing} beside "
+        "them; add it, or score them with stpm-run."
+    )
+
+
+def _note_black_masks(samples: Sequence[Sample]) -> None:
+    if samples:
+        more = f" and {len(samples) - 1} more" if len(samples) > 1 else ""
+        note(
+            f"{samples[0].mask}{more}: no pixel of a defective image is marked; it counts in the "
+            "image metrics, and is left out of the pixel metrics"
+        )

@@ -16,8 +16,15 @@ from torch import Tensor, nn
 
 from stpm.train.features import TeacherFeatures
 from stpm.train.methods import interpolate_to
+from stpm.train.replay import (
+    Body,
+    CudaGraphs,
+    Recorder,
+    Replayed,
+    State,
+    repeatable_convolutions,
+)
 from stpm.train.run_state import OptimisedRunState, Precision
-from stpm.train.step_graph import Body, CudaGraphs, Recorder, Replayed, State
 from stpm.train.stpm import Stpm, anomaly_map, matching_loss, squared_distance
 
 BYTES_PER_GB = 10**9
@@ -156,9 +163,10 @@ class Fit(OptimisedRunState):
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:
         """Compute the teacher's features; returns the bytes that they take."""
         budget = int(self.options.cache_gb * BYTES_PER_GB)
-        used = self.train.fill(budget, self.options.batch_size, on_images)
         self._steps = None
-        return used + self.held_out.fill(budget - used, self.options.batch_size, on_images)
+        with repeatable_convolutions():
+            used = self.train.fill(budget, self.options.batch_size, on_images)
+            return used + self.held_out.fill(budget - used, self.options.batch_size, on_images)
 
     def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
         """Continue from `resume_state`."""
@@ -176,10 +184,11 @@ class Fit(OptimisedRunState):
         """
         self._watch = watch = Stopwatch()
         start = time.perf_counter()
-        loss = self._train_epoch(on_step)
-        self.check_finite("loss", loss)
-        with watch.stage("held_out"):
-            value = self._mean_held_out_map()
+        with repeatable_convolutions():
+            loss = self._train_epoch(on_step)
+            self.check_finite("loss", loss)
+            with watch.stage("held_out"):
+                value = self._mean_held_out_map()
         self.check_finite("held-out map", value)
         is_best = self.finish_epoch(value, self.student)
         seconds = time.perf_counter() - start

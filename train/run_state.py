@@ -67,8 +67,6 @@ class OptimisedRunState(RunState):
         """
         super().__init__(options)
         self.dtype = resolve_precision(options.precision, self.device)
-        if self.device.type == "cuda":
-            torch.backends.cudnn.deterministic = True  # the same bits from the same seed
         self.student = student.to(self.device)
         self.optimiser = self.make_optimiser(student.parameters())
         # bf16 has FP32's range; only FP16's gradients need scaling.

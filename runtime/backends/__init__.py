@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 from stpm.runtime.errors import BackendError
 from stpm.runtime.gpu import gpu_count
+
+# Recent ONNX Runtimes report their use to Microsoft, from threads that start on import and that a
+# forked child waits for without end when it exits.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 """anomaly_maps (N,h,w) and pred_scores (N,). The caller owns both: no later run changes them."""
@@ -40,6 +45,19 @@ class DeviceEngine(Protocol):
 
     def run_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch on the GPU; done when this returns."""
+        ...
+
+
+@runtime_checkable
+class BulkEngine(Protocol):
+    """An engine whose `run` takes any number of images and keeps several batches in flight."""
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """Score images uint8 (N,H,W,3), contiguous, N at least the graph's smallest batch."""
+        ...
+
+    def run_scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Score them and leave the maps, which fill the bus, on the GPU: (N,)."""
         ...
 
 
@@ -81,14 +99,16 @@ class EngineSource:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """How an engine is found and installed.
+    """How an engine is found, installed and kept in a bundle.
 
     Attributes:
         library: its library's import name.
-        module: its file here.
+        module: its file or folder here.
         install: the command that installs it.
         needs_gpu: whether it runs on an NVIDIA GPU only.
         distribution: name in the package index, where the import name does not tell it apart.
+        file: the bundle's file for it, where it brings more than the graph.
+        exports_without_gpu: whether a bundle may name it where it cannot run.
     """
 
     library: str
@@ -96,19 +116,46 @@ class EngineSpec:
     install: str
     needs_gpu: bool = False
     distribution: str = ""
+    file: str = ""
+    exports_without_gpu: bool = False
 
 
 ENGINES = {
-    "tensorrt": EngineSpec("tensorrt", "tensorrt", "pip install 'stpm[tensorrt]'", True),
-    "tensorrt-rtx": EngineSpec(
-        "tensorrt_rtx", "tensorrt", "pip install 'stpm[tensorrt-rtx]'", True
+    "tensorrt": EngineSpec(
+        "tensorrt",
+        "tensorrt",
+        "pip install 'stpm[tensorrt]'",
+        needs_gpu=True,
+        file="tensorrt.engine",
     ),
-    "torch-cuda": EngineSpec("torch", "torch_cuda", "pip install torch", True),
+    "tensorrt-rtx": EngineSpec(
+        "tensorrt_rtx",
+        "tensorrt",
+        "pip install 'stpm[tensorrt-rtx]'",
+        needs_gpu=True,
+        file="tensorrt-rtx.engine",
+        exports_without_gpu=True,
+    ),
+    "torch-cuda": EngineSpec(
+        "torch",
+        "torch_cuda",
+        "pip install 'stpm[torch-cuda]'",
+        needs_gpu=True,
+        exports_without_gpu=True,
+    ),
     "onnxruntime-tensorrt": EngineSpec(
-        "onnxruntime", "onnxruntime_gpu", "pip install 'stpm[gpu]'", True, "onnxruntime-gpu"
+        "onnxruntime",
+        "onnxruntime_gpu",
+        "pip install 'stpm[gpu]'",
+        needs_gpu=True,
+        distribution="onnxruntime-gpu",
     ),
     "onnxruntime-cuda": EngineSpec(
-        "onnxruntime", "onnxruntime_gpu", "pip install 'stpm[gpu]'", True, "onnxruntime-gpu"
+        "onnxruntime",
+        "onnxruntime_gpu",
+        "pip install 'stpm[gpu]'",
+        needs_gpu=True,
+        distribution="onnxruntime-gpu",
     ),
     "openvino": EngineSpec("openvino", "openvino_cpu", "pip install 'stpm[openvino]'"),
     "onnxruntime": EngineSpec("onnxruntime", "onnxruntime_cpu", "pip install onnxruntime"),
@@ -121,16 +168,16 @@ def installed_engines() -> list[str]:
     return [
         name
         for name, spec in ENGINES.items()
-        if _is_installed(spec) and (not spec.needs_gpu or gpu_count())
+        if is_installed(spec) and (not spec.needs_gpu or gpu_count())
     ]
 
 
-def check_engine(name: str, *, to_run: bool = True) -> None:
+def check_engine(name: str, *, to_export: bool = False) -> None:
     """Refuse an engine that cannot be opened here.
 
     Args:
-        name: of the engine.
-        to_run: False when it is only to be built.
+        name: the engine's.
+        to_export: whether it is enough that a bundle can name it; see `EngineSpec`.
 
     Raises:
         BackendError: it is unknown, not installed, or needs a GPU that is not here.
@@ -140,13 +187,13 @@ def check_engine(name: str, *, to_run: bool = True) -> None:
             f"got engine {name!r}, expected one of {', '.join(ENGINES)}; choose one."
         )
     spec = ENGINES[name]
-    if to_run and spec.needs_gpu and not gpu_count():
+    needs_gpu = spec.needs_gpu and not (to_export and spec.exports_without_gpu)
+    if needs_gpu and not gpu_count():
         raise BackendError(
             f"the engine {name} needs an NVIDIA GPU, and none is visible here; check nvidia-smi "
             "and CUDA_VISIBLE_DEVICES, or choose another engine."
         )
-    installed = name in installed_engines() if to_run else _is_installed(spec)
-    if not installed:
+    if not is_installed(spec):
         raise BackendError(f"the engine {name} is not installed; run {spec.install}.")
 
 
@@ -175,7 +222,8 @@ def open_engine(
     return engine
 
 
-def _is_installed(spec: EngineSpec) -> bool:
+def is_installed(spec: EngineSpec) -> bool:
+    """Say whether an engine's library is there, without loading it."""
     if importlib.util.find_spec(spec.library) is None:
         return False
     try:

@@ -7,15 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from stpm.benchmarks import device as module
-from stpm.benchmarks.device import main
+from stpm.benchmarks.gpu.cases import bars, cases
+from stpm.benchmarks.gpu.cli import main
+from stpm.benchmarks.gpu.process import WorkerProcess
+from stpm.benchmarks.gpu.run import Plan, measure
 from stpm.benchmarks.roofline import Cost, Peak, cost_of
+from stpm.runtime import BackendError
 from stpm.train.backbones import pyramid
 from stpm.train.stpm import ModelConfig, Stpm
 
@@ -23,26 +29,27 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/device.sh"
 
 
 @pytest.fixture
-def models(checkpoint_path: Path, bundle_path: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "models"
-    shutil.copytree(bundle_path, folder / "weave.stpm")
-    shutil.copy(checkpoint_path, folder / "weave.pt")
-    return folder
+def model(checkpoint_path: Path, bundle_path: Path, tmp_path: Path) -> Path:
+    """A checkpoint with its bundle beside it."""
+    shutil.copytree(bundle_path, tmp_path / "weave.stpm")
+    return Path(shutil.copy(checkpoint_path, tmp_path / "weave.pt"))
 
 
 def test_the_script_from_end_to_end_on_the_processor(
-    models: Path, data_root: Path, teacher_file: Path, tmp_path: Path
+    model: Path, data_root: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
+    """With a contender that kills itself among them, and one for a GPU that is not here."""
     pytest.importorskip("setuptools", reason="the script builds the package, which needs it")
     out = tmp_path / "device.json"
-    options = ["--models", models, "--out", out, "--device", "cpu", "--sizes", "64"]
-    options += ["--batches", "1,2", "--rounds", "3"]
+    contenders = ["dies", "torch eager fp32", "tensorrt", "torch eager fp16"]
+    options: list[object] = ["--model", model, "--out", out, "--device", "cpu", "--sizes", "64"]
+    options += ["--batches", "1,2", "--rounds", "3", "--minutes", "10"]
+    options += [text for name in contenders for text in ("--contender", name)]
     options += ["--train-data", data_root, "--teacher-weights", teacher_file]
-    options += ["--epochs", "1", "--seeds", "1"]
+    options += ["--epochs", "1", "--seeds", "2"]
     done = subprocess.run(
         [SCRIPT, *map(str, options)],
-        # Compiling for the processor takes a minute and shows nothing about a GPU.
-        env=os.environ | {"PYTHON": sys.executable, "TORCHDYNAMO_DISABLE": "1"},
+        env=os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -52,28 +59,31 @@ def test_the_script_from_end_to_end_on_the_processor(
     assert content["device"] == "cpu"
     assert {"processor", "packages"} <= content["environment"].keys()
 
-    checked = content["correctness"]["weave"]
-    for name in ("torch eager fp32", "torch eager fp16", "torch.compile fp16"):
-        assert checked[name]["holds"], checked[name]
-    for name in ("tensorrt", "torch-cuda", "onnxruntime-cuda"):
-        assert "needs an NVIDIA GPU" in checked[name]
+    assert content["refused"]["dies"].startswith("died of SIGSEGV")
+    assert "tensorrt" in content["refused"]["tensorrt"]
+    assert content["left_out"] == []
+    checked = content["correctness"]
+    assert checked.keys() == {"torch eager fp32", "torch eager fp16"}
+    assert all(found["holds"] for found in checked.values()), checked
 
-    (timing,) = content["timings"]
-    cases = timing["cases"]
-    assert {(c["batch"], c["host_transfers"]) for c in cases} == {
-        (batch, transfers) for batch in (1, 2) for transfers in (True, False)
+    cases = content["cases"]
+    assert {(c["contender"], c["batch"], c["mode"]) for c in cases} == {
+        (name, batch, mode)
+        for name in checked
+        for batch in (1, 2)
+        for mode in ("maps", "scores", "device")
     }
-    assert len(cases) == 3 * 4
     assert all(len(case["seconds"]) == 3 and min(case["seconds"]) > 0 for case in cases)
     (roofline,) = content["roofline"]
     assert 0 < roofline["least_seconds"]["1"] <= roofline["least_seconds"]["2"]
     # What was not measured is not reached.
-    assert content["bars"]["host_ms"] == {"bar": 0.35, "reached": None}
+    assert content["bars"]["gpu_ms"] == {"bar": 0.21, "reached": None}
 
-    (training,) = content["training"]
-    assert (training["category"], training["seed"], training["epochs"]) == ("weave", 0, 1)
-    assert training["seconds"] > 0
-    assert 0 <= training["image_auroc"] <= 1
+    runs = [(run["category"], run["seed"], run["side_by_side"]) for run in content["training"]]
+    assert runs == [("weave", 0, 1), ("weave", 0, 2), ("weave", 1, 2)]
+    for run in content["training"]:
+        assert run["seconds"] > run["epoch_seconds"] > 0
+        assert 0 <= run["image_auroc"] <= 1
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -82,13 +92,15 @@ def run(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
-def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "device.json"
-    arguments = ("--models", tmp_path, "--out", out)
+    arguments = ("--model", tmp_path / "absent.pt", "--out", out)
     code, stderr = run(*arguments, "--device", "cpu")
     assert code == 1
-    assert "holds no NAME.pt with a NAME.stpm beside it" in stderr
+    assert "got no checkpoint with a bundle beside it" in stderr
+    arguments = ("--model", model, "--out", out)
     assert run(*arguments, "--device", "cpu", "--batches", "1,x")[0] == 2
+    assert run(*arguments, "--device", "cpu", "--contender", "abacus")[0] == 2
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, stderr = run(*arguments)
     assert code == 1
@@ -96,31 +108,71 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert not out.exists()
 
 
-def test_bars_take_the_fastest_of_ours() -> None:
-    def case(name: str, batch: int, transfers: bool, *seconds: float) -> dict[str, object]:
-        return {
-            "contender": name,
-            "batch": batch,
-            "host_transfers": transfers,
-            "seconds": list(seconds),
-        }
+def test_a_contender_that_hangs_is_given_up(tmp_path: Path) -> None:
+    request = {
+        "do": "open",
+        "contender": "hangs",
+        "checkpoint": "",
+        "size": 64,
+        "onnx": "",
+        "frames": str(tmp_path / "frames.npy"),
+        "batch": 1,
+        "device": "cpu",
+        "started": 0.0,
+    }
+    np.save(tmp_path / "frames.npy", np.zeros((1, 64, 64, 3), np.uint8))
+    with WorkerProcess("hangs", tmp_path / "cache") as worker:
+        with pytest.raises(BackendError, match="gave no answer to 'open' within 1 s"):
+            worker.ask(request, 1)
+        with pytest.raises(BackendError, match="gave no answer"):
+            worker.ask({"do": "time"}, 100)
 
-    cases = [
-        case("torch eager fp32", 1, True, 0.004, 0.005, 0.006),
-        case("torch-cuda", 1, True, 0.0005),
-        case("tensorrt", 1, True, 0.0004),
-        case("tensorrt", 1, False, 0.0002),
-        case("tensorrt", 64, False, 0.002),
-        case("torch-cuda", 64, False),
-    ]
-    timings = [{"size": [256, 256], "cases": cases}, {"size": [512, 512], "cases": []}]
-    reached = {name: entry["reached"] for name, entry in module._bars(timings).items()}
+
+def test_the_time_limit_is_kept_and_what_is_left_out_is_named(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    plan = Plan(model, ["torch eager fp32"], [1], [64, 96], 3, "cpu", time.monotonic() - 1, folder)
+    content: dict[str, Any] = {}
+    measure(plan, content, lambda: None)
+    assert content["left_out"] == ["64x64", "96x96"]
+    assert content["cases"] == []
+
+
+def test_the_important_cases_come_first() -> None:
+    listed = cases([256, 512], [2, 1, 256, 4, 64, 8, 128], ["torch-cuda", "torch.compile fp16"])
+    order = list(dict.fromkeys((case.size, case.batch) for case in listed))
+    assert order[:7] == [(256, n) for n in (1, 64, 128, 256, 2, 4, 8)]
+    compiled = {case.batch for case in listed if "torch.compile fp16" in case.contenders}
+    assert compiled == {1, 64}
+
+
+def test_bars_take_what_was_measured() -> None:
+    def case(name: str, batch: int, mode: str, size: int = 256, **times: float) -> dict[str, Any]:
+        lists = {key: [value, value] for key, value in times.items()}
+        return {"contender": name, "batch": batch, "mode": mode, "size": size} | lists
+
+    content = {
+        "cases": [
+            case("torch eager fp32", 1, "device", seconds=0.004),
+            case("torch-cuda", 1, "device", seconds=0.0003, gpu_seconds=0.0002),
+            case("torch-cuda", 64, "device", seconds=0.0021, gpu_seconds=0.002),
+            case("torch-cuda", 64, "device", 512, seconds=0.009, gpu_seconds=0.0084),
+            case("torch-cuda", 1, "maps", seconds=0.00028),
+        ],
+        "sustained": {"torch-cuda": {"scores": {"images_per_second": [9, 26_000, 27_000]}}},
+        "starts": {"empty cache": {"first_score_s": 15.0}, "full cache": {"error": "broken"}},
+    }
+    reached = {name: entry["reached"] for name, entry in bars(content).items()}
     assert reached == pytest.approx(
         {
-            "host_ms": 0.4,
-            "device_ms": 0.2,
+            "gpu_ms": 0.2,
+            "host_ms": 0.28,
             "images_per_second": 32_000,
-            "over_eager_fp32": 12.5,
+            "host_scores_per_second": 26_000,
+            "over_eager_fp32": 20,
+            "first_score_s": 15,
+            "later_score_s": None,
+            "size_512_over_4_times_256": 1.05,
         }
     )
 

@@ -3,6 +3,11 @@
 #include <cmath>
 #include <thread>
 
+#ifndef _WIN32
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 #include "check.hpp"
 #include "fake_engine.hpp"
 
@@ -304,6 +309,33 @@ void messages_belong_to_threads(const std::string &bundle) {
     stpm_close(detector);
 }
 
+#ifndef _WIN32
+// Also where the parent's detector has a thread for its queue.
+void a_forked_child_is_refused(const std::string &bundle) {
+    stpm_detector *detector = open_detector(bundle);
+    const Picture picture(0);
+    const stpm_image image = picture.image();
+    stpm_result result = {};
+    std::uint64_t ticket = 0;
+    CHECK_STATUS(STPM_OK, detector, stpm_submit(detector, &image, -1, &ticket));
+    CHECK_STATUS(STPM_OK, detector, stpm_wait(detector, ticket, -1, &result));
+    const pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(30);  // instead of waiting without end
+        CHECK_STATUS(STPM_ERROR_ENGINE, detector, stpm_run(detector, &image, 1, &result));
+        CHECK(std::strstr(stpm_last_error(detector), "stpm_open in each child") != nullptr);
+        CHECK_STATUS(STPM_ERROR_ENGINE, detector, stpm_submit(detector, &image, -1, &ticket));
+        CHECK(stpm_close(detector) == STPM_OK);
+        _exit(0);
+    }
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
+    stpm_close(detector);
+}
+#endif
+
 }  // namespace
 
 int main(int, char **argv) {
@@ -320,4 +352,7 @@ int main(int, char **argv) {
     queue_holds_back(fakes + "single.stpm");
     queue_scores_together(fakes + "batch.stpm");
     messages_belong_to_threads(fakes + "single.stpm");
+#ifndef _WIN32
+    a_forked_child_is_refused(fakes + "single.stpm");
+#endif
 }

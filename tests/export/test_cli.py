@@ -134,7 +134,7 @@ def test_an_engine_that_is_not_installed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(backends, "installed_engines", lambda: ["onnxruntime"])
+    monkeypatch.setattr(backends, "is_installed", lambda spec: spec.library == "onnxruntime")
     out = tmp_path / "a.stpm"
     code, _, stderr = run(
         "--ckpt", checkpoint_path, "--out", out, "--batch", "1..4", "--engine", "openvino"

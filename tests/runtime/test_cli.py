@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
 from stpm.runtime import cli
 from stpm.runtime.bundle import GOLDEN, MODEL, Bundle, write_bundle
-from stpm.runtime.cli import find_images, main, picture_stems
+from stpm.runtime.cli import find_images, main
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.preprocess import IMAGE_SUFFIXES
@@ -117,7 +114,10 @@ def test_a_line_for_each_image(bundle: Path, good: Path, bad: Path) -> None:
         f"ok         {scores[0]:.6g}  {threshold:.6g}  {good}",
         f"ANOMALOUS  {scores[1]:.6g}  {threshold:.6g}  {bad}",
     ]
-    assert run.log == [f"{bundle}: engine onnxruntime, threshold {threshold:.4g}"]
+    assert run.log == [
+        f"{bundle}: engine onnxruntime, threshold {threshold:.4g}",
+        "scored 2, of which anomalous 1; left out 0; refused 0",
+    ]
 
 
 def test_json_lines_are_the_results(bundle: Path, good: Path, bad: Path) -> None:
@@ -173,7 +173,7 @@ def test_bad_files_are_reported_and_the_others_scored(
     assert len(pictures(tmp_path / "out")) == 2 * len(KINDS)
     for name, error in zip(["b.png", "c.png", "absent.png"], errors, strict=True):
         assert name in error
-    assert run.log[-1] == "3 of the files could not be scored"
+    assert run.log[-1] == "scored 2, of which anomalous 2; left out 0; refused 3"
 
 
 def test_folders_are_searched_in_order(bundle: Path, tmp_path: Path) -> None:
@@ -214,11 +214,15 @@ def test_paths_from_standard_input(bundle: Path, tmp_path: Path) -> None:
 
 def test_nothing_matched(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    for argument in (tmp_path, tmp_path / "*.png", "-"):
+    for argument, beside in (
+        (tmp_path, " (left out: 1 .txt)"),
+        (tmp_path / "*.png", ""),
+        ("-", ""),
+    ):
         run = Run(bundle, argument, stdin="\n")
         assert run.code == 1
         assert run.out == []
-        assert run.error == f"error: {argument}: matches no image; check the path."
+        assert run.error == f"error: {argument}: matches no image{beside}; check the path."
 
 
 def test_bad_bundles(bundle: Path, tmp_path: Path, good: Path) -> None:
@@ -319,29 +323,11 @@ def test_pictures_cannot_be_saved_in_a_file(bundle: Path, good: Path, tmp_path: 
     assert (tmp_path / "out").read_text() == "a file"
 
 
-FOLDERS = st.just([]) | st.lists(st.sampled_from(["a", "b", "a.b", ".."]), max_size=3)
-NAMES = st.sampled_from(["a", "b", "a.a", "a.b", "b.a", "a.a.b", "a.b.a", "a_b.a", "a..b", ".a"])
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(FOLDERS, NAMES), min_size=1, max_size=6))
-def test_no_two_files_share_a_picture(parts: list[tuple[list[str], str]]) -> None:
-    paths = [Path("/data/in", *folders, name) for folders, name in parts]
-    stems = picture_stems(paths)
-    assert stems.keys() == set(paths)
-    assert not any(stem.is_absolute() or ".." in stem.parts for stem in stems.values())
-    assert len(set(stems.values())) == len({os.path.normpath(path) for path in paths})
-
-
-def test_no_files_have_no_pictures() -> None:
-    assert picture_stems([]) == {}
-
-
 def test_missing_files_are_left_to_the_reader(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.png")
-    assert list(find_images([absent])) == [Path(absent)]
+    assert find_images([absent]).images == [Path(absent)]
     with pytest.raises(DataError, match="matches no image"):
-        list(find_images([absent, str(tmp_path / "*.png")]))
+        find_images([absent, str(tmp_path / "*.png")])
 
 
 def as_process(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -122,7 +122,8 @@ def test_sources_of_one_image_agree(detector: Detector, data_root: Path) -> None
     expected = detector(path)
     with path.open("rb") as file, Image.open(path) as image:
         grey = np.asarray(image)
-        for source in (str(path), file, grey, grey[..., None], np.stack([grey] * 3, axis=-1)):
+        colour = np.stack([grey] * 3, axis=-1)
+        for source in (str(path), file, image, grey, grey[..., None], colour):
             assert_same(detector(source), expected)
 
 
@@ -354,6 +355,56 @@ def test_batches_fit_the_graph(limits: tuple[int, int], count: int, batches: lis
     assert engine.batches == batches
     np.testing.assert_array_equal(maps, images[:, ::-1].sum(axis=3))
     np.testing.assert_array_equal(scores, images.sum(axis=(1, 2, 3)))
+
+
+class BulkSumEngine(SumEngine):
+    """Takes any number of images, and gives scores without maps."""
+
+    def run_scores(self, images: Images) -> NDArray[np.float32]:
+        return self.run(images)[1]
+
+
+@pytest.mark.parametrize(("count", "batches"), [(9, [9]), (1, [2]), (2, [2])])
+def test_an_engine_of_many_batches_gets_all_at_once(count: int, batches: list[int]) -> None:
+    images, contract = noise(count, 3, 2, 3), InputContract((3, 2), (2, 4))
+    for scores_only in (False, True):
+        engine = BulkSumEngine()
+        maps, scores = run_in_batches(engine, images, contract, scores_only=scores_only)
+        assert engine.batches == batches
+        assert maps.shape == ((count, 0, 0) if scores_only else (count, 3, 2))
+        np.testing.assert_array_equal(scores, images.sum(axis=(1, 2, 3)))
+
+
+def test_a_score_alone_must_be_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="a score or map that is not finite"):
+        run_in_batches(
+            BulkSumEngine(score=np.inf),
+            noise(5, 3, 2, 3),
+            InputContract((3, 2), (1, 4)),
+            scores_only=True,
+        )
+
+
+def test_scores_are_those_of_the_results(detector: Detector) -> None:
+    images = [noise(64, 64), noise(80, 50), noise(64, 64)]
+    scores = detector.scores(images)
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [result.score for result in detector.batch(images)]
+    assert detector.scores([]).shape == (0,)
+
+
+def test_errors_of_ours_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: SumEngine, __: Images) -> Outputs:
+        raise DataError("got green images, expected red ones; paint them.")
+
+    monkeypatch.setattr(SumEngine, "run", refuse)
+    with pytest.raises(DataError, match=r"^got green images, expected red ones; paint them\.$"):
+        run_in_batches(SumEngine(), noise(2, 3, 2, 3), InputContract((3, 2), (1, 4)))
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(DataError, match="got no images"):
+        run_in_batches(SumEngine(), noise(0, 3, 2, 3), InputContract((3, 2), (1, 4)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -26,11 +26,21 @@ class Driver:
         pointer._obj.value = self.count
         return 0
 
+    def nvmlDeviceGetHandleByIndex_v2(self, index: int, pointer: Any) -> int:  # noqa: N802
+        pointer._obj.value = index + 1
+        return 0
+
+    def nvmlDeviceGetCudaComputeCapability(  # noqa: N802
+        self, handle: Any, major: Any, minor: Any
+    ) -> int:
+        major._obj.value, minor._obj.value = 7 + handle.value, 5
+        return 0
+
 
 @pytest.fixture(autouse=True)
 def visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(gpu, "_driver_gpu_count", gpu._driver_gpu_count.__wrapped__)
+    monkeypatch.setattr(gpu, "_driver_gpus", gpu._driver_gpus.__wrapped__)
 
 
 @pytest.mark.parametrize(("driver", "count"), [(Driver(2), 2), (Driver(0), 0), (Driver(1, 9), 0)])
@@ -50,3 +60,10 @@ def test_hidden_gpus_do_not_count(hidden: str, monkeypatch: pytest.MonkeyPatch) 
     assert gpu.gpu_count() == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert gpu.gpu_count() == 0
+
+
+def test_the_first_gpu_tells_its_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(2))
+    assert gpu.compute_capability() == (8, 5)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Driver(0))
+    assert gpu.compute_capability() is None

@@ -266,7 +266,7 @@ def test_truncated_file(tmp_path: Path, form: str, share: float) -> None:
 
 
 def test_floating_point_tiff() -> None:
-    with pytest.raises(DataError, match="got floating-point pixels, expected 8 or 16 bits"):
+    with pytest.raises(DataError, match="SampleFormat 3, expected 1, unsigned integers"):
         load_image(encoded(np.ones((4, 5), np.float32), "TIFF"))
 
 
@@ -274,12 +274,6 @@ def test_damaged_exif() -> None:
     buffer = encoded(noise(8, 8, 3), "JPEG", exif=exif_with_a_text_for_the_width())
     with pytest.raises(DataError, match="cannot be decoded"):
         load_image(buffer)
-
-
-def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(DataError, match=r"cannot be decoded.*exceeds limit"):
-        load_image(encoded(noise(6, 5, 3), "PNG"))
 
 
 FILES = {
@@ -347,5 +341,5 @@ def test_what_is_no_image_at_all() -> None:
 
 def test_thirty_two_bit_pixels() -> None:
     pixels = np.array([[0, 70000]], np.int32)
-    with pytest.raises(DataError, match="got 32-bit pixels"):
+    with pytest.raises(DataError, match="expected 8 or 16 bits"):
         load_image(Image.fromarray(pixels))

@@ -50,7 +50,7 @@ def gpu_calls(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = fakes.FakeCuda()
     monkeypatch.setattr(cuda, "cudart", fake)
     monkeypatch.setattr(cuda, "StridedMemoryView", fakes.FakeView)
-    monkeypatch.setattr(gpu, "_driver_gpu_count", lambda: 1)
+    monkeypatch.setattr(gpu, "_driver_gpus", lambda: [(8, 9)])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return fake
 
@@ -63,10 +63,10 @@ def library(gpu_calls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         "tensorrt", fakes.FakeTensorRt(gpu_calls), None, deque(), threading.Lock()
     )
     monkeypatch.setattr(tensorrt, "load_library", lambda _: found)
-    installed = backends_module._is_installed
+    installed = backends_module.is_installed
     monkeypatch.setattr(
         backends_module,
-        "_is_installed",
+        "is_installed",
         lambda spec: spec.library == "tensorrt" or installed(spec),
     )
     return found
@@ -276,7 +276,7 @@ def test_the_detector_takes_the_gpu_where_there_is_one(
     assert detector.engine_name == "tensorrt"
     image = noise(1)[0]
     assert detector(image).score == Detector(gpu_bundle, "onnxruntime")(image).score
-    monkeypatch.setattr(gpu, "_driver_gpu_count", lambda: 0)
+    monkeypatch.setattr(gpu, "_driver_gpus", list)
     assert Detector(gpu_bundle).engine_name != "tensorrt"
     with pytest.raises(BackendError, match="tensorrt needs an NVIDIA GPU, and none is visible"):
         Detector(gpu_bundle, "tensorrt")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from train_cli import log_of, refuse, run, succeed
 from typer.testing import Result
 
 from stpm.train import run_files
-from stpm.train.checkpoint import load_checkpoint
+from stpm.train.checkpoint import Checkpoint, load_checkpoint
+from stpm.train.fit import EpochRecord, Fit
 
 COMMAND = """
 import signal
@@ -144,3 +145,60 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(
     assert [line["epoch"] for line in log_of(out)] == list(range(1, done + 2))
     succeed("--good", good, *flags, *total, "--out", tmp_path / "whole.pt")
     assert_same_students(out, tmp_path / "whole.pt")
+
+
+def test_a_killed_run_goes_on_where_its_checkpoint_stands(
+    good: Path, flags: list[str], tmp_path: Path
+) -> None:
+    """The log may be epochs ahead of a checkpoint that is written every few seconds."""
+    out = tmp_path / "part.pt"
+    succeed("--good", good, *flags, "--epochs", 1)
+    first = out.read_bytes()
+    succeed("--good", good, *flags, "--epochs", 4, "--resume")
+    whole = tmp_path / "whole.pt"
+    shutil.copy(out, whole)
+    out.write_bytes(first)
+    assert [line["epoch"] for line in log_of(out)] == [1, 2, 3, 4]
+    succeed("--good", good, *flags, "--epochs", 3, "--resume")
+    assert [line["epoch"] for line in log_of(out)] == [1, 2, 3]
+    succeed("--good", good, *flags, "--epochs", 4, "--resume")
+    assert_same_students(out, whole)
+
+
+def test_fast_epochs_are_not_each_written(
+    good: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, epochs = run_files.save_checkpoint, []
+
+    def counted(checkpoint: Checkpoint, path: Path) -> None:
+        epochs.append(checkpoint.training["epochs_done"])
+        save(checkpoint, path)
+
+    monkeypatch.setattr(run_files, "save_checkpoint", counted)
+    monkeypatch.setattr(run_files, "WRITE_EVERY_S", 1000.0)
+    succeed("--good", good, *flags, "--epochs", 5)
+    assert epochs == [1, 5]
+
+
+def test_an_interruption_writes_the_last_whole_epoch(
+    good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_files, "WRITE_EVERY_S", 1000.0)
+    run_epoch = Fit.run_epoch
+
+    def interrupted_in_the_fourth(fit: Fit, on_step: Callable[[int], None]) -> EpochRecord:
+        def stop(images: int) -> None:
+            on_step(images)
+            if fit.epoch == 3:
+                raise KeyboardInterrupt
+
+        return run_epoch(fit, stop)
+
+    monkeypatch.setattr(Fit, "run_epoch", interrupted_in_the_fourth)
+    result = run("--good", good, *flags, "--epochs", 6)
+    assert result.exit_code == 130
+    assert "interrupted after epoch 3; " in result.stderr
+    monkeypatch.setattr(Fit, "run_epoch", run_epoch)
+    succeed("--good", good, *flags, "--epochs", 6, "--resume")
+    succeed("--good", good, *flags, "--epochs", 6, "--out", tmp_path / "whole.pt")
+    assert_same_students(tmp_path / "part.pt", tmp_path / "whole.pt")

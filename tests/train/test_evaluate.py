@@ -91,7 +91,7 @@ def test_without_every_mask_only_images_are_scored(samples: list[Sample], missin
 
 @pytest.mark.parametrize("kind", ["good", "hole"])
 def test_one_class_alone_is_refused(samples: list[Sample], kind: str) -> None:
-    with pytest.raises(DataError, match="expected at least one of each"):
+    with pytest.raises(DataError, match="alone, expected a folder of"):
         evaluate(FakeScorer(), [s for s in samples if s.kind == kind])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,49 @@ def test_a_category_may_lack_what_is_not_asked_for(data_root: Path, tmp_path: Pa
         (tmp_path / name / part).symlink_to(data_root / "weave" / part)
     assert len(open_category(tmp_path, "untested").good_images()) == 15
     assert len(open_category(tmp_path, "untrained").test_samples()) == 8
+
+
+@pytest.fixture
+def weave(data_root: Path, tmp_path: Path) -> Path:
+    """A copy of the category to change."""
+    return Path(shutil.copytree(data_root / "weave", tmp_path / "weave"))
+
+
+@pytest.mark.parametrize("name", ["Good", "normal", "OK"])
+def test_other_names_of_the_good_images(weave: Path, name: str) -> None:
+    for part in ("train", "test"):
+        (weave / part / "good").rename(weave / part / name)
+    category = open_category(weave.parent, "weave")
+    assert category.folder == weave / "train" / name
+    assert len(category.good_images()) == 15
+    kinds = [(sample.kind, sample.path.parent.name) for sample in category.test_samples()]
+    assert sorted(set(kinds)) == [("good", name), ("hole", "hole")]
+
+
+def test_good_images_of_an_unknown_name_are_named(weave: Path) -> None:
+    (weave / "train/good").rename(weave / "train/fine")
+    shutil.rmtree(weave / "test")
+    with pytest.raises(DataError, match=r"train: holds fine, expected a folder good; rename"):
+        open_category(weave.parent, "weave").good_images()
+
+
+def test_two_folders_of_good_images_are_refused(weave: Path) -> None:
+    shutil.copytree(weave / "test/good", weave / "test/normal")
+    with pytest.raises(DataError, match=r"test: holds good and normal, expected one folder"):
+        open_category(weave.parent, "weave").test_samples()
+
+
+def test_what_systems_leave_is_no_category_and_no_kind_of_defect(weave: Path) -> None:
+    expected = open_category(weave.parent, "weave").test_samples()
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        shutil.copytree(weave / "test/hole", weave / "test" / name)
+        shutil.copytree(weave / "test/hole", weave / "ground_truth" / name)
+        shutil.copytree(weave / "test/hole", weave / "ground_truth/hole" / name)
+        shutil.copytree(weave / "test/hole", weave.parent / name / "test/hole")
+    (weave / "test/hole/Thumbs.db").touch()
+    (weave / "ground_truth/hole/._000_mask.png").touch()
+    assert open_category(weave.parent, "weave").test_samples() == expected
+    assert category_names(weave.parent) == ["weave"]
 
 
 def test_an_unknown_folder_gets_the_list_of_layouts(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,25 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import IMAGE_SUFFIXES, load_image, resize
+from stpm.runtime.preprocess import load_image, read_pixels, resize
 from stpm.train.datasets.batches import read_member
 from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
 
-
-def list_images(folder: Path) -> list[Path]:
-    """List the images directly in a folder, sorted by name.
-
-    Raises:
-        DataError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder; check the path.")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        expected = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder}: holds no image; expected files ending in {expected}.")
-    return paths
+MOST_THREADS = 8
+"""That decode images at once."""
+MASK_EDGE = 0.25
+"""Share of a mask's range at either end that counts as its dark or bright value."""
+MOST_BETWEEN = 0.02
+"""Share of pixels that may lie between: the edges of defects in a mask saved as JPEG."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -76,11 +69,13 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Read a sample's ground truth at (height, width), nearest neighbour; all False without a mask.
 
     Raises:
-        DataError: the mask cannot be decoded or its size differs from its image's.
+        DataError: the mask cannot be decoded, does not say which pixels are defective, or its size
+            differs from its image's.
     """
     if sample.mask is None:
         return np.zeros(size, dtype=np.bool_)
-    mask = _mask_values(sample.mask, is_labels=sample.mask_above == 0) > sample.mask_above
+    values = _mask_values(sample.mask)
+    mask = values > 0 if sample.mask_is_labels else _defective(values, sample.mask)
     image_size = read_image(sample.path).shape[:2]
     if mask.shape != image_size:
         raise DataError(
@@ -91,16 +86,35 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _mask_values(path: Path, *, is_labels: bool) -> NDArray[Any]:
-    """Read a mask (H,W): a picture's grey levels or labels, or one frame of an array of many."""
+def _mask_values(path: Path) -> NDArray[Any]:
+    """Read a mask (H,W) at its full depth: the largest of a pixel's colours, or a palette's index.
+
+    Or one frame of an array of many.
+    """
     if path.parent.suffix == ".npy" and path.parent.is_file():
         return np.asarray(open_array(path.parent)[int(path.name)])
-    levels = load_image(path)[..., 0]
-    if not is_labels:
-        return levels
-    with Image.open(path) as image:
-        values = np.asarray(image)  # load_image would turn labels into a palette's colours
-    return values if values.ndim == 2 else values[..., :3].max(axis=2)
+    values = read_pixels(path, keep_indices=True)
+    return values if values.ndim == 2 else values.max(axis=2)
+
+
+def _defective(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
+    """Say which pixels of a mask are defective: those that are not zero.
+
+    A mask that is blurred at its edges, as by JPEG, is cut in the middle of its range, but only
+    if nearly all pixels are near one end of it: greys in between could mean anything.
+    """
+    found = np.unique(values)
+    if len(found) <= 2 and (found[0] == 0 or len(found) == 1):
+        return np.asarray(values > 0)
+    share = values.astype(np.float64) / found[-1]
+    between = float(np.mean((share > MASK_EDGE) & (share < 1 - MASK_EDGE)))
+    if found[0] > MASK_EDGE * found[-1] or between > MOST_BETWEEN:
+        raise DataError(
+            f"{path}: a mask of the values {', '.join(map(str, found[:5]))}"
+            f"{', ...' if len(found) > 5 else ''}, of which {between:.1%} are between dark and "
+            "bright, expected 0 for good pixels and one other value for defective ones; save it so."
+        )
+    return np.asarray(share > 0.5)
 
 
 def read_images(
@@ -123,30 +137,29 @@ def read_images(
     Raises:
         DataError: a file cannot be decoded and `on_bad` is None, or none could be.
     """
+    kept: list[Path] = []
     images = np.empty((len(paths), *size, 3), np.uint8)  # a list and np.stack would take it twice
 
-    def read(position: int) -> DataError | None:
+    def resized(path: Path) -> NDArray[np.uint8] | DataError:
         try:
-            images[position] = resize(read_image(paths[position]), size)
+            return resize(read_image(path), size)
         except DataError as error:
             return error
-        return None
 
-    kept: list[int] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without Python's lock
-        try:
-            for position, error in enumerate(pool.map(read, range(len(paths)))):
-                if error is None:
-                    kept.append(position)
-                elif on_bad is None:
-                    raise DataError(f"{error} Or leave such files out with --skip-bad.") from error
-                else:
-                    on_bad(error)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    # Decoders let other threads run meanwhile.
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for path, read in zip(paths, pool.map(resized, paths), strict=True):
+            if not isinstance(read, DataError):
+                images[len(kept)] = read
+                kept.append(path)
+            elif on_bad is not None:
+                on_bad(read)
+            else:
+                pool.shutdown(cancel_futures=True)
+                raise DataError(f"{read} Or leave such files out with --skip-bad.") from read
     if not kept:
         raise DataError("none of the images could be decoded; expected at least one.")
-    return [paths[i] for i in kept], images if len(kept) == len(paths) else images[kept]
+    return kept, images[: len(kept)]
 
 
 def data_hash(images: NDArray[np.uint8]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from stpm.runtime.errors import DataError
-from stpm.train.datasets.images import list_images
-from stpm.train.datasets.samples import GOOD, Sample
+from stpm.runtime.listing import folders_in, list_images
+from stpm.train.datasets.samples import GOOD, GOOD_FOLDERS, Sample
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class MvtecCategory:
 
     @property
     def folder(self) -> Path:
-        return self.root / self.name / "train" / GOOD
+        train = self.root / self.name / "train"
+        return _good_folder(train) or train / GOOD
 
     @staticmethod
     def recognises(root: Path) -> bool:
@@ -33,11 +35,17 @@ class MvtecCategory:
     def names(root: Path) -> list[str]:
         return sorted(
             path.name
-            for path in root.iterdir()
-            if (path / "train" / GOOD).is_dir() or (path / "test").is_dir()
+            for path in folders_in(root)
+            if (path / "train").is_dir() or (path / "test").is_dir()
         )
 
     def good_images(self) -> list[Path]:
+        train = self.root / self.name / "train"
+        if train.is_dir() and not _good_folder(train):
+            names = ", ".join(path.name for path in folders_in(train)) or "no folder"
+            raise DataError(
+                f"{train}: holds {names}, expected a folder {GOOD}; rename that of the good images."
+            )
         return list_images(self.folder)
 
     def test_samples(self) -> list[Sample]:
@@ -58,13 +66,30 @@ def labelled_samples(category: Path) -> list[Sample]:
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; expected the layout of MVTec AD.")
     samples = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+    good = _good_folder(root)
+    for folder in folders_in(root):
+        kind = GOOD if folder == good else folder.name
         images = list_images(folder)
-        masks = _masks(category, folder.name, images)
-        samples += [Sample(p, folder.name, masks.get(p.stem)) for p in images]
+        masks = _masks(category, kind, images)
+        samples += [Sample(p, kind, masks.get(p.stem)) for p in images]
     if not samples:
         raise DataError(f"{root}: holds no folder; expected test/good and test/KIND folders.")
     return samples
+
+
+def _good_folder(parent: Path) -> Path | None:
+    """Find the folder of good images in a folder, whatever its makers call it.
+
+    Raises:
+        DataError: there are several.
+    """
+    if not parent.is_dir():
+        return None
+    found = [path for path in folders_in(parent) if path.name.lower() in GOOD_FOLDERS]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise DataError(f"{parent}: holds {names}, expected one folder of good images; join them.")
+    return found[0] if found else None
 
 
 def _masks(category: Path, kind: str, images: Sequence[Path]) -> dict[str, Path]:
@@ -73,6 +98,12 @@ def _masks(category: Path, kind: str, images: Sequence[Path]) -> dict[str, Path]
         return {}
     masks = {p.stem.removesuffix("_mask"): p for p in list_images(folder)}
     stems = {p.stem for p in images}
+    for stem, count in Counter(p.stem for p in images).items():
+        if count > 1:
+            raise DataError(
+                f"{images[0].parent}: holds {count} images named {stem}, which would share the "
+                f"mask {stem}_mask; rename all but one, and their masks."
+            )
     for stem in sorted(masks.keys() - stems):
         raise DataError(f"{masks[stem]}: there is no image {stem} in test/{kind}; remove the mask.")
     for stem in sorted(stems - masks.keys()):

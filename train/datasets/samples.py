@@ -9,6 +9,9 @@ from typing import ClassVar, Protocol
 GOOD = "good"
 """The kind of test images without a defect."""
 
+GOOD_FOLDERS = frozenset({"good", "normal", "ok"})
+"""What people call the folder of good images, in lower case."""
+
 ANOMALY = "anomaly"
 """The kind of defective test images where the data set names no kinds."""
 
@@ -21,14 +24,15 @@ class Sample:
         path: the image; see `read_image` for paths inside a file.
         kind: of defect, `GOOD` for none.
         mask: its ground truth, if there is one.
-        mask_above: the mask's pixels above this value are defective.
+        mask_is_labels: whether each of the mask's values but 0 is a kind of defect, as the data
+            set's makers say; otherwise it holds two values.
         video: the one that a frame is of; empty for photographs.
     """
 
     path: Path
     kind: str
     mask: Path | None
-    mask_above: int = 127
+    mask_is_labels: bool = False
     video: str = ""
 
     @property

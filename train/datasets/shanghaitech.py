@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
-from stpm.train.datasets.images import list_images, open_array
+from stpm.runtime.listing import folders_in, list_images
+from stpm.train.datasets.images import open_array
 from stpm.train.datasets.samples import ANOMALY, GOOD, Sample
 
 ALL = "all"
@@ -43,8 +44,9 @@ class ShanghaiTechCategory:
 
     @staticmethod
     def names(root: Path) -> list[str]:
-        videos = [p for part in ("training", "testing") for p in root.glob(f"{part}/frames/*_*")]
-        scenes = {p.name.partition("_")[0] for p in videos if p.is_dir()}
+        parts = [root / part / "frames" for part in ("training", "testing")]
+        videos = [video for part in parts if part.is_dir() for video in folders_in(part)]
+        scenes = {video.name.partition("_")[0] for video in videos if "_" in video.name}
         return [*sorted(scenes), ALL]
 
     def good_images(self) -> list[Path]:
@@ -65,7 +67,7 @@ class ShanghaiTechCategory:
             masks = testing / "test_pixel_mask" / f"{video.name}.npy"
             _per_frame(masks, len(frames), 3)
             samples += [
-                Sample(frame, ANOMALY if label else GOOD, masks / str(i), 0, video.name)
+                Sample(frame, ANOMALY if label else GOOD, masks / str(i), True, video.name)
                 for i, (frame, label) in enumerate(zip(frames, labels, strict=True))
             ]
         return samples
@@ -73,7 +75,7 @@ class ShanghaiTechCategory:
     def _videos(self, folder: Path) -> Iterator[Path]:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; extract the data set again.")
-        videos = sorted(p for p in folder.iterdir() if p.is_dir())
+        videos = folders_in(folder)
         chosen = [p for p in videos if self.name in (ALL, p.name.partition("_")[0])]
         if not chosen:
             raise DataError(f"{folder}: holds no video of scene {self.name}; extract it again.")

@@ -52,7 +52,7 @@ class VisaCategory:
             if (row["object"], row["split"]) == (self.name, split):
                 mask = self._file(row["mask"]) if row["mask"] else None
                 samples.append(
-                    Sample(self._file(row["image"]), KINDS[row["label"]], mask, mask_above=0)
+                    Sample(self._file(row["image"]), KINDS[row["label"]], mask, mask_is_labels=True)
                 )
         if not samples:
             raise DataError(
@@ -69,7 +69,7 @@ class VisaCategory:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, restval=""))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable CSV file ({error}); download it again.") from error

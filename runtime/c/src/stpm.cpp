@@ -9,6 +9,10 @@
 #include <string>
 #include <thread>
 
+#ifndef _WIN32
+#include <unistd.h>
+#endif
+
 #include "detector.hpp"
 #include "error.hpp"
 #include "queue.hpp"
@@ -23,9 +27,19 @@ constexpr std::int32_t kDefaultQueue = 8;
 constexpr std::int32_t kMaxQueue = 1024;
 constexpr char kNoMemory[] = "out of memory; close other programs or use smaller batches.";
 
+// Of this process; Windows has no fork that would change it.
+long process_id() {
+#ifdef _WIN32
+    return 0;
+#else
+    return static_cast<long>(getpid());
+#endif
+}
+
 }  // namespace
 
 struct stpm_detector {
+    const long process = process_id();
     std::unique_ptr<Detector> detector;
     std::mutex mutex;  // of all below
     std::unique_ptr<Queue> queue;  // made by the first submit; after `detector`, which it uses
@@ -62,6 +76,12 @@ struct stpm_detector {
     Detector &opened() const {
         if (!detector) {
             throw Error(STPM_ERROR_ARGUMENT, "the detector was not opened; check stpm_open.");
+        }
+        // The engine's threads do not exist in a forked child, which would wait for them.
+        if (process != process_id()) {
+            throw Error(STPM_ERROR_ENGINE,
+                        "the detector was opened before this process was forked, and its engine "
+                        "does not survive a fork; call stpm_open in each child process.");
         }
         return *detector;
     }
@@ -129,7 +149,8 @@ stpm_status stpm_open(const char *path, const stpm_options *options, stpm_detect
 }
 
 stpm_status stpm_close(stpm_detector *detector) {
-    delete detector;
+    // A forked child leaks its copy, whose destructor would wait for the engine's threads.
+    if (detector != nullptr && detector->process == process_id()) delete detector;
     return STPM_OK;
 }
 

@@ -112,6 +112,15 @@ class Replayed:
         return self._recorder.record(self._body, own)
 
 
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Compute the same bits every time, and FP32 in FP32: by default torch rounds its factors."""
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
 def _shapes(inputs: Sequence[Tensor]) -> tuple[torch.Size, ...]:
     return tuple(given.shape for given in inputs)
 

@@ -11,11 +11,12 @@ import torch
 from fit_runs import OPTIONS, assert_same_runs, assert_same_states, epochs, start
 from torch import Tensor
 
+from stpm.runtime.gpu import gpu_count
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.fit import Fit, FitOptions
-from stpm.train.step_graph import WARM_UP_RUNS, Body, Recording, Replayed, unchanged
+from stpm.train.replay import WARM_UP_RUNS, Body, CudaGraphs, Recording, Replayed, unchanged
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+NEEDS_GPU = pytest.mark.skipif(not gpu_count(), reason="there is no NVIDIA GPU")
 
 
 class RunsAgain:
@@ -141,6 +142,21 @@ def test_a_gpu_resumes_bit_for_bit(
     first, second = load_checkpoint(whole), load_checkpoint(parts)
     first.training.pop("options"), second.training.pop("options")
     assert_same_runs(first, second)
+
+
+@NEEDS_GPU
+def test_capturing_changes_nothing_and_each_length_has_its_graph() -> None:
+    table = torch.arange(10, device="cuda", dtype=torch.float32)
+    total = torch.zeros((), device="cuda")
+
+    def add(index: Tensor) -> Tensor:
+        total.add_(table[index].sum())
+        return total * 1
+
+    replayed = Replayed(add, CudaGraphs(), lambda: [total])
+    assert float(replayed(torch.tensor([1, 2, 3], device="cuda"))) == 6
+    assert float(replayed(torch.tensor([4], device="cuda"))) == 10
+    assert float(replayed(torch.tensor([5, 5, 5], device="cuda"))) == 25
 
 
 @NEEDS_GPU

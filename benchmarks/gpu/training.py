@@ -1,0 +1,116 @@
+"""Training on a GPU: several seeds of a category side by side, their time and accuracy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stpm.benchmarks.accuracy import Candidate, measure
+from stpm.runtime.console import note
+from stpm.runtime.listing import folders_in
+from stpm.train.checkpoint import load_checkpoint
+from stpm.train.datasets import labelled_samples
+from stpm.train.evaluate import torch_scorer
+from stpm.train.pipeline import log_path
+
+PROGRAM = "from stpm.train.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What to train.
+
+    Attributes:
+        data: folder of categories in the layout of MVTec AD.
+        teacher_weights: file of the teacher's weights; None takes ImageNet's.
+        epochs, seeds: of each category.
+        device: "cuda" or "cpu".
+        deadline: as of `time.monotonic`, after which a training is ended, or not begun.
+    """
+
+    data: Path
+    teacher_weights: Path | None
+    epochs: int
+    seeds: int
+    device: str
+    deadline: float
+
+
+def train_models(plan: Trainings, content: dict[str, Any], write: Callable[[], None]) -> None:
+    """Train each category, first one seed alone, then all at once; write after each."""
+    content["training"] = []
+    for category in folders_in(plan.data):
+        groups = [[0], list(range(plan.seeds))] if plan.seeds > 1 else [[0]]
+        for seeds in groups:
+            if time.monotonic() > plan.deadline:
+                content["left_out"].append(f"training of {category.name}, seeds {seeds}")
+                continue
+            content["training"] += _train(plan, category, seeds)
+            write()
+
+
+def _train(plan: Trainings, category: Path, seeds: list[int]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        outs = [Path(folder) / f"{category.name}_{seed}.pt" for seed in seeds]
+        start = time.perf_counter()
+        runs = [_start(plan, category, *pair) for pair in zip(seeds, outs, strict=True)]
+        found = []
+        for seed, out, run in zip(seeds, outs, runs, strict=True):
+            result = {
+                "category": category.name,
+                "seed": seed,
+                "epochs": plan.epochs,
+                "side_by_side": len(seeds),
+            }
+            result |= _finish(run, plan.deadline, start)
+            if "error" not in result:
+                result |= _outcome(out)
+            found.append(result)
+        for result, out in zip(found, outs, strict=True):
+            if "error" not in result:
+                result |= _accuracy(out, category)
+            note(f"trained {result}")
+        return found
+
+
+def _start(plan: Trainings, category: Path, seed: int, out: Path) -> subprocess.Popen[bytes]:
+    arguments = ["--data", plan.data, "--category", category.name, "--out", out, "--seed", seed]
+    arguments += ["--epochs", plan.epochs, "--device", plan.device]
+    if plan.teacher_weights is not None:
+        arguments += ["--teacher-weights", plan.teacher_weights]
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def _finish(run: subprocess.Popen[bytes], deadline: float, start: float) -> dict[str, Any]:
+    try:
+        _, said = run.communicate(timeout=max(deadline - time.monotonic(), 1))
+    except subprocess.TimeoutExpired:
+        run.kill()
+        run.communicate()
+        return {"error": "not done when the time was up"}
+    if run.returncode:
+        lines = said.decode(errors="replace").strip().splitlines()
+        return {"error": lines[-1] if lines else f"ended with {run.returncode}"}
+    return {"seconds": time.perf_counter() - start}
+
+
+def _outcome(out: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in log_path(out).read_text().splitlines()]
+    return {
+        "epoch_seconds": sum(line["seconds"] for line in lines),
+        "best_epoch": load_checkpoint(out).training["best_epoch"],
+    }
+
+
+def _accuracy(out: Path, category: Path) -> dict[str, Any]:
+    model = load_checkpoint(out).model()
+    candidate = Candidate(category.name, "torch", "fp32", torch_scorer(model))
+    return asdict(measure(candidate, labelled_samples(category)).evaluation.overall)
