@@ -84,7 +84,7 @@ def test_an_epoch_is_a_plain_loop(data_root: Path, teacher_file: Path) -> None:
     assert record.loss == pytest.approx((5 * losses[0] + 5 * losses[1] + 2 * losses[2]) / 12)
     assert record.loss != pytest.approx(sum(losses) / 3, rel=1e-6)
     for key, value in fit.model.student.state_dict().items():
-        torch.testing.assert_close(value, student.state_dict()[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, student.state_dict()[key], rtol=1e-3, atol=3e-4)
     assert fit.run_epoch().loss < record.loss
 
 
