@@ -98,7 +98,14 @@ def export(
         int, typer.Option(min=0, max=5, help="Of TensorRT: 5 searches longest.")
     ] = 3,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None, typer.Option(help="For checkpoints of others that lack the teacher.")
+    ] = None,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            help="HxW of the network's images, for checkpoints of others that do not say it.",
+            show_default="256x256 where it is not said",
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
@@ -128,7 +135,9 @@ def export(
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import find_category, list_images, open_category
 
-    checkpoint = load_checkpoint(ckpt, teacher_weights)
+    checkpoint = load_checkpoint(
+        ckpt, teacher_weights, parse_size(input_size) if input_size else None
+    )
     options = ExportOptions(
         precision=precision,
         distil=distil,

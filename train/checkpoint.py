@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
-from stpm.train.backbones import (
-    StateDict,
-    first_line,
-    load_state,
-    load_teacher,
-    pyramid,
-    state_hash,
-)
+from stpm.train.adopt import adopt, load_inert
+from stpm.train.backbones import StateDict, first_line, state_hash
 from stpm.train.methods import Config, Network, config_from_dict, open_method
-from stpm.train.stpm import ModelConfig
 
 FORMAT_VERSION = 1
 
@@ -80,49 +73,66 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, teacher_weights: Path | None = None) -> Checkpoint:
-    """Read a checkpoint of ours, of the STPM authors' code or of anomalib's `Stfpm`.
+def load_checkpoint(
+    path: Path,
+    teacher_weights: Path | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of ours or of another program; see `stpm.train.adopt`.
 
     Nothing is unpickled but tensors and plain values.
 
     Args:
-        path: `NAME.pt`, the authors' `best.pth.tar` or a Lightning `.ckpt`.
-        teacher_weights: for the authors' files, which lack the teacher; None takes ImageNet's.
+        path: `NAME.pt`, the authors' `best.pth.tar`, a Lightning `.ckpt` or a port's file.
+        teacher_weights: for files of others that lack the teacher; None takes ImageNet's.
+        input_size: (height, width) in pixels, for files of others that do not say it.
 
     Raises:
-        CheckpointError: the file is missing, malformed, of an unknown version, or its teacher
-            differs from the one it was trained with.
+        CheckpointError: the file is missing, malformed, of an unknown version, holds weights that
+            are not finite, or its teacher differs from the one it was trained with.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint; check the path.") from None
     except Exception as error:
         # Truncated files, foreign pickles and non-archives each raise something else in torch.
-        # An UnpicklingError's message asks to disable the protection.
-        unsafe = isinstance(error, UnpicklingError)
-        reason = "it is not made of tensors and plain values" if unsafe else first_line(error)
         raise CheckpointError(
-            f"{path}: not a readable checkpoint ({reason}); expected one of "
-            "stpm-train, of the authors' code or of anomalib's Stfpm."
+            f"{path}: not a readable checkpoint ({first_line(error)}); expected one of "
+            "stpm-train, of the authors' code, of anomalib's Stfpm or of a port."
         ) from error
-    if isinstance(content, dict) and "format_version" in content:
-        return _own(path, content)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise CheckpointError(
-            f"{path}: holds neither a format_version nor a state_dict; expected a checkpoint of "
-            "stpm-train, of the authors' code or of anomalib's Stfpm."
-        )
-    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if "model.0.weight" in state:
-        return _from_authors(path, state, teacher_weights)
-    if any(key.startswith(_ANOMALIB_STUDENT) for key in state):
-        return _from_anomalib(path, state, content.get("hyper_parameters") or {})
-    raise CheckpointError(
-        f"{path}: got a state_dict of another model (first key: {next(iter(state), 'none')}); "
-        "expected an STPM student of the authors' code or of anomalib's Stfpm."
-    )
+    if isinstance(content, Mapping) and "format_version" in content:
+        checkpoint = _own(path, dict(content))
+        if input_size is not None and input_size != checkpoint.config.input_size:
+            height, width = checkpoint.config.input_size
+            raise CheckpointError(
+                f"{path}: was trained on images of {height}x{width} pixels, got --input-size "
+                f"{input_size[0]}x{input_size[1]}; leave --input-size out."
+            )
+    else:
+        found = content if isinstance(content, Mapping) else {}
+        adopted = adopt(path, found, teacher_weights, input_size)
+        checkpoint = Checkpoint(**vars(adopted))
+    _check_finite(path, checkpoint)
+    return checkpoint
+
+
+def _read(path: Path) -> Any:
+    """Read tensors and plain values; a file with objects of other programs is read without them."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        return load_inert(path)
+
+
+def _check_finite(path: Path, checkpoint: Checkpoint) -> None:
+    for part, state in (("student", checkpoint.student), ("teacher", checkpoint.teacher)):
+        for name, value in state.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise CheckpointError(
+                    f"{path}: the {part}'s {name} holds values that are not finite, expected "
+                    "numbers; the training has diverged, train again with a lower rate."
+                )
 
 
 def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
@@ -141,48 +151,3 @@ def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
     if not unaltered:
         raise CheckpointError(f"{path}: the teacher's weights differ from their hash; train again.")
     return checkpoint
-
-
-_AUTHORS_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}
-_ANOMALIB_STUDENT = "model.student_model.feature_extractor."
-_ANOMALIB_TEACHER = "model.teacher_model.feature_extractor."
-
-
-def _from_authors(path: Path, state: StateDict, teacher_weights: Path | None) -> Checkpoint:
-    """Adopt a student of github.com/gdwang08/STPM; its `model.7` is an unused layer4."""
-    student = {}
-    for key, value in state.items():
-        layer, _, rest = key.removeprefix("model.").partition(".")
-        if layer in _AUTHORS_LAYERS:
-            student[f"{_AUTHORS_LAYERS[layer]}.{rest}"] = value
-    config = ModelConfig()
-    teacher, teacher_id = load_teacher(config.backbone, config.levels, teacher_weights)
-    return _adopted(path, config, student, dict(teacher.state_dict()), teacher_id)
-
-
-def _from_anomalib(path: Path, state: StateDict, hyper_parameters: dict[str, Any]) -> Checkpoint:
-    config = ModelConfig(
-        backbone=str(hyper_parameters.get("backbone", ModelConfig.backbone)),
-        levels=tuple(hyper_parameters.get("layers", ModelConfig.levels)),
-    )
-
-    def part(prefix: str) -> StateDict:
-        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-    teacher = pyramid(config.backbone, config.levels)
-    load_state(teacher, part(_ANOMALIB_TEACHER), f"{path} (teacher)")
-    weights = dict(teacher.state_dict())
-    teacher_id = {"source": path.name, "sha256": state_hash(weights)}
-    return _adopted(path, config, part(_ANOMALIB_STUDENT), weights, teacher_id)
-
-
-def _adopted(
-    path: Path,
-    config: ModelConfig,
-    student: StateDict,
-    teacher: StateDict,
-    teacher_id: dict[str, str],
-) -> Checkpoint:
-    checked = pyramid(config.backbone, config.levels)
-    load_state(checked, student, f"{path} (student)")
-    return Checkpoint(config, dict(checked.state_dict()), teacher, teacher_id)

@@ -285,7 +285,7 @@ def configure(
 
 def _read(text: str, default: Any) -> Any:
     if isinstance(default, tuple):
-        return tuple(_read(part, default[0]) for part in text.split(","))
+        return tuple(_read(part, default[0] if default else 0.0) for part in text.split(","))
     return type(default)(text)
 
 

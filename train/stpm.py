@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
 from stpm.train.methods import Network, Upsample
 
@@ -25,20 +26,28 @@ class ModelConfig:
         levels: the pyramid levels that are matched.
         input_size: (height, width) in pixels of the image that the networks see.
         method: always "stpm".
+        mean, std: the input's normalisation by channel in grey levels; empty is the backbone's.
     """
 
     backbone: str = "resnet18"
     levels: tuple[str, ...] = ("layer1", "layer2", "layer3")
     input_size: tuple[int, int] = (256, 256)
     method: str = "stpm"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def check(self) -> None:
         """Refuse what cannot be built; see `check_levels`."""
         check_levels(self.backbone, self.levels)
+        if {len(self.mean), len(self.std)} not in ({0}, {3}) or 0 in self.std:
+            raise CheckpointError(
+                f"got a mean of {self.mean} and a deviation of {self.std}, expected three numbers "
+                "each, none of the deviations zero."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON or `torch.save`."""
-        return asdict(self)
+        """Return plain values for JSON or `torch.save`, without a normalisation of its own."""
+        return {name: value for name, value in asdict(self).items() if value != ()}
 
 
 class Stpm(Network):
@@ -50,7 +59,7 @@ class Stpm(Network):
     def __init__(self, config: ModelConfig, teacher: FeaturePyramid) -> None:
         spec = BACKBONES[config.backbone]
         student = pyramid(config.backbone, config.levels)
-        super().__init__(teacher, student, spec.mean, spec.std)
+        super().__init__(teacher, student, config.mean or spec.mean, config.std or spec.std)
         self.config = config
 
     @property

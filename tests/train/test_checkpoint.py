@@ -263,11 +263,11 @@ def test_refuses_incomplete_contents(tmp_path: Path, content: dict[str, Any], pa
     ("foreign", "said"),
     [
         ([1, 2], "neither a format_version nor a state_dict"),
-        ({"weights": torch.zeros(1)}, "neither a format_version nor a state_dict"),
-        ({"state_dict": {}}, "first key: none"),
+        ({"weights": torch.zeros(1)}, "first key: weights"),
+        ({"state_dict": {}}, "neither a format_version nor a state_dict"),
         ({"state_dict": {"fc.weight": torch.zeros(1)}}, "first key: fc.weight"),
-        ({"state_dict": {"model.0.weight": 3}}, "another model"),
-        ({"state_dict": {3: torch.zeros(1)}}, "another model"),
+        ({"state_dict": {"model.0.weight": 3}}, "neither a format_version nor"),
+        ({"state_dict": {3: torch.zeros(1)}}, "neither a format_version nor"),
     ],
     ids=str,
 )
