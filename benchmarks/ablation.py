@@ -24,9 +24,9 @@ from stpm.train import pipeline, run_files
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import open_category
-from stpm.train.fit import FitOptions
+from stpm.train.methods.stpm.network import ModelConfig
+from stpm.train.options import FitOptions
 from stpm.train.progress import TrainingProgress
-from stpm.train.stpm import ModelConfig
 
 RESULTS = "results.jsonl"
 RANDOM_TEACHER_SEED = 2103_04257

@@ -16,8 +16,8 @@ from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
-    from stpm.train.fit import FitOptions
     from stpm.train.methods import Config, TeacherSource
+    from stpm.train.options import FitOptions
 
 
 class Device(StrEnum):

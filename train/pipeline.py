@@ -21,8 +21,9 @@ from stpm.train.datasets import (
     split_held_out,
     take_share,
 )
-from stpm.train.fit import EpochRecord, FitOptions
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Config, TeacherSource, Trainer, open_method
+from stpm.train.options import FitOptions
 from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (

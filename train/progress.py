@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stpm.train.fit import EpochRecord
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Trainer
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stpm.train.checkpoint import Checkpoint, save_checkpoint
-from stpm.train.fit import EpochRecord
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Trainer
 
 WRITE_EVERY_S = 5.0

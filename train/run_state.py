@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stpm.runtime.errors import StpmError
+from stpm.train.backbones import StateDict
+from stpm.train.options import FitOptions, Precision
 
-if TYPE_CHECKING:
-    from stpm.train.backbones import StateDict
-    from stpm.train.fit import FitOptions
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -11,9 +11,11 @@ import torch
 from stpm.train import pipeline
 from stpm.train.backbones import StateDict
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.fit import EpochRecord, Fit, FitOptions
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Trainer
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods.stpm.network import ModelConfig
+from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.options import FitOptions
 
 CONFIG = ModelConfig(input_size=(32, 32))
 OPTIONS = FitOptions(epochs=3, batch_size=5, learning_rate=0.1, device="cpu", precision="fp32")

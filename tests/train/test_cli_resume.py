@@ -19,7 +19,8 @@ from typer.testing import Result
 
 from stpm.train import run_files
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
-from stpm.train.fit import EpochRecord, Fit
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.stpm.trainer import Fit
 
 COMMAND = """
 import signal

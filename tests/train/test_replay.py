@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stpm.runtime.gpu import gpu_count
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.fit import Fit, FitOptions
+from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.options import FitOptions
 from stpm.train.replay import WARM_UP_RUNS, Body, CudaGraphs, Recording, Replayed, unchanged
 
 NEEDS_GPU = pytest.mark.skipif(not gpu_count(), reason="there is no NVIDIA GPU")

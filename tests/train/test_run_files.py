@@ -14,7 +14,7 @@ from fit_runs import OPTIONS, assert_same_runs, assert_same_states, begin, epoch
 from stpm.runtime.errors import CheckpointError
 from stpm.train import pipeline, run_files
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.fit import Fit
+from stpm.train.methods.stpm.trainer import Fit
 
 
 @pytest.fixture

@@ -39,8 +39,9 @@ from stpm.train.backbones import (
     load_teacher,
     pyramid,
 )
-from stpm.train.fit import EpochRecord, FitOptions
-from stpm.train.methods import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.contract import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.options import FitOptions
 from stpm.train.run_state import RunState
 
 SMOOTHING_DEVIATION = 4.0

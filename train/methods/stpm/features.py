@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpm.train.stpm import Stpm, unit_features
+from stpm.train.methods.stpm.network import Stpm, unit_features
 
 
 class TeacherFeatures:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stpm.train.features import TeacherFeatures
-from stpm.train.methods import interpolate_to
+from stpm.train.epochs import EpochRecord, Stopwatch
+from stpm.train.methods.contract import interpolate_to
+from stpm.train.methods.stpm.features import TeacherFeatures
+from stpm.train.methods.stpm.network import Stpm, anomaly_map, matching_loss, squared_distance
+from stpm.train.options import FitOptions
 from stpm.train.replay import (
     Body,
     CudaGraphs,
@@ -24,90 +24,9 @@ from stpm.train.replay import (
     State,
     repeatable_convolutions,
 )
-from stpm.train.run_state import OptimisedRunState, Precision
-from stpm.train.stpm import Stpm, anomaly_map, matching_loss, squared_distance
+from stpm.train.run_state import OptimisedRunState
 
 BYTES_PER_GB = 10**9
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How to train. The defaults are the authors'.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step; the last, smaller batch of an epoch is used.
-        learning_rate, momentum, weight_decay: of SGD, constant.
-        held_out: share of the good images that choose the best epoch and are not trained on.
-        train_share: of the good images to use at all, chosen before any is held out.
-        seed: of that choice and of the split, the student's initial weights and the order of the
-            images.
-        cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
-        device: "auto", "cpu" or "cuda".
-        precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
-        compile: whether to run the student through torch.compile (needs a C++ compiler).
-    """
-
-    epochs: int = 200
-    batch_size: int = 32
-    learning_rate: float = 0.4
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    held_out: float = 0.2
-    train_share: float = 1.0
-    seed: int = 0
-    cache_gb: float = 4.0
-    device: str = "auto"
-    precision: Precision = "auto"
-    compile: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON or `torch.save`."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch's outcome: the log's line.
-
-    Attributes:
-        epoch: from 1.
-        loss: mean training loss.
-        held_out: mean anomaly map over the held-out images; the lowest epoch is kept.
-        is_best: whether this epoch is the best so far.
-        seconds: wall time of the whole epoch.
-        seconds_by_stage: the same by stage: teacher, forward, backward, optimiser, wait (until the
-            losses can be read) and held_out. A GPU's steps are captured and then replayed: capture
-            and replay stand for the first four.
-    """
-
-    epoch: int
-    loss: float
-    held_out: float
-    is_best: bool
-    seconds: float
-    seconds_by_stage: dict[str, float]
-
-
-@dataclass
-class Stopwatch:
-    """Adds up wall time by stage; a stage inside another counts as part of it."""
-
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _is_running: bool = False
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count what runs inside towards `name`."""
-        if self._is_running:
-            yield
-            return
-        self._is_running, start = True, time.perf_counter()
-        try:
-            yield
-        finally:
-            self._is_running = False
-            self.seconds[name] += time.perf_counter() - start
 
 
 class Fit(OptimisedRunState):

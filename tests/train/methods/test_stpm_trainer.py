@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from stpm.runtime.errors import StpmError
 from stpm.train import pipeline, run_state
 from stpm.train.backbones import load_teacher
-from stpm.train.fit import BYTES_PER_GB, EpochRecord, Fit
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.stpm.network import Stpm
+from stpm.train.methods.stpm.trainer import BYTES_PER_GB, Fit
 from stpm.train.run_state import resolve_device, resolve_precision
-from stpm.train.stpm import Stpm
 
 BYTES_PER_IMAGE = 2 * (64 * 8 * 8 + 128 * 4 * 4 + 256 * 2 * 2)
 """Of the teacher's features in FP16."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from stpm.train.backbones import BACKBONES, pyramid
 from stpm.train.methods import config_from_dict, interpolate_to
-from stpm.train.stpm import (
+from stpm.train.methods.stpm.network import (
     ModelConfig,
     Stpm,
     anomaly_map,

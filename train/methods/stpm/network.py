@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
-from stpm.train.methods import Network, Upsample
+from stpm.train.methods.contract import Network, Upsample
 
 NORM_EPSILON = 1e-12
 """Lower bound of a feature vector's length: zero features give distance zero, not NaN, in FP32."""
