@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from stpm.benchmarks.environment import environment
 from stpm.export.pipeline import ExportOptions, export_bundle
 from stpm.runtime.console import progress
 from stpm.runtime.errors import DataError
-from stpm.train import pipeline
+from stpm.train import pipeline, run_files
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import open_category
-from stpm.train.fit import FitOptions
+from stpm.train.methods.stpm.network import ModelConfig
+from stpm.train.options import FitOptions
 from stpm.train.progress import TrainingProgress
-from stpm.train.stpm import ModelConfig
 
 RESULTS = "results.jsonl"
 RANDOM_TEACHER_SEED = 2103_04257
@@ -138,8 +139,9 @@ def _train(run: Run, folder: Path, images: Sequence[Path], out: Path) -> Checkpo
     if fit.epoch < run.epochs:
         with TrainingProgress(fit) as bar:
             bar.cache_teacher()
-            for record in pipeline.train(fit, blank, path, bar.on_step):
-                bar.on_epoch(record)
+            with closing(pipeline.train(fit, blank, path, bar.on_step)) as epochs:
+                for record in epochs:
+                    bar.on_epoch(record)
     return load_checkpoint(path)
 
 
@@ -161,7 +163,7 @@ def _checkpoint_path(run: Run, out: Path) -> Path:
 
 def _outcome(run: Run, checkpoint: Checkpoint, accuracy: Accuracy, out: Path) -> dict[str, Any]:
     training, metrics = checkpoint.training, asdict(accuracy.evaluation.overall)
-    log = pipeline.log_path(_checkpoint_path(run, out)).read_text().splitlines()
+    log = run_files.log_path(_checkpoint_path(run, out)).read_text().splitlines()
     return {
         "best_epoch": training["best_epoch"],
         "train_images": len(training["train"]),

@@ -25,7 +25,7 @@ from stpm.runtime.errors import BackendError
 from stpm.runtime.preprocess import resize
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.methods import Network
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods.stpm.network import ModelConfig
 
 Image8 = NDArray[np.uint8]
 Map = NDArray[np.float32]

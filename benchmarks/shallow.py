@@ -22,7 +22,7 @@ from stpm.runtime.backends import Outputs
 from stpm.runtime.preprocess import resize
 from stpm.train.evaluate import Scorer
 from stpm.train.methods import Network, interpolate_to
-from stpm.train.spade import pixel_features
+from stpm.train.methods.spade import pixel_features
 
 Image = NDArray[np.uint8]
 Vectors = NDArray[np.float32]

@@ -22,10 +22,11 @@ from stpm.benchmarks.environment import environment
 from stpm.benchmarks.result_file import check_out, write_whole
 from stpm.runtime.console import command, note, say
 from stpm.runtime.errors import ParityError
-from stpm.train.fit import Fit, FitOptions
 from stpm.train.methods import TeacherSource, open_method
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
+from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.options import FitOptions
 from stpm.train.pipeline import read_source
-from stpm.train.stpm import ModelConfig, Stpm
 
 MATRIX_SIDE = 1024
 LOSS_TOLERANCE = 0.02

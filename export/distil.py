@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stpm.export.quantize import QuantizedConv, QuantizedStem
 from stpm.train.methods import Network
-from stpm.train.stpm import matching_loss
+from stpm.train.methods.stpm.network import matching_loss
 
 LEARNING_RATE = 5e-5
 """At ten times this rate the student trained on: its scores left those of FP32."""

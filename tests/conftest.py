@@ -26,10 +26,10 @@ from stpm.export.pipeline import ExportOptions, export_bundle
 from stpm.train.backbones import LEVELS, pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images
-from stpm.train.fit import FitOptions
 from stpm.train.methods import configure, open_method
+from stpm.train.methods.stpm.network import ModelConfig
+from stpm.train.options import FitOptions
 from stpm.train.pipeline import prepare, read_source, train
-from stpm.train.stpm import ModelConfig
 
 SIZE = (64, 64)
 """(height, width) of the network's input in the tests."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,8 @@ from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
-    from stpm.train.fit import FitOptions
     from stpm.train.methods import Config, TeacherSource
+    from stpm.train.options import FitOptions
 
 
 class Device(StrEnum):
@@ -247,11 +248,11 @@ def _run(
     with TrainingProgress(fit) as progress:
         progress.cache_teacher()
         try:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            with closing(pipeline.train(fit, blank, checkpoint, progress.on_step)) as records:
-                for record in records:
+            run = pipeline.train(fit, blank, checkpoint, progress.on_step)
+            with _sigterm_as_interrupt(), closing(run) as epochs:
+                for record in epochs:
                     progress.on_epoch(record)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             note(
                 f"interrupted after epoch {fit.written_epoch}; "
                 + (
@@ -260,9 +261,24 @@ def _run(
                     else "nothing is written yet"
                 )
             )
-            raise typer.Exit(130) from None
+            number = next(iter(interruption.args), signal.SIGINT)
+            raise typer.Exit(128 + number) from None
     note(f"best epoch {fit.best_epoch} of {fit.epoch}, held-out map {fit.best_held_out:.3e}")
     say(checkpoint)
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send, end the run as Ctrl-C does."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 main = command(train)

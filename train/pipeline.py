@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import platform
-import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
-from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import (
     data_hash,
     list_images,
@@ -25,16 +22,16 @@ from stpm.train.datasets import (
     split_held_out,
     take_share,
 )
-from stpm.train.fit import EpochRecord, FitOptions
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Config, TeacherSource, Trainer, open_method
+from stpm.train.options import FitOptions
+from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay"),
     *("held_out", "train_share", "seed"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""
-WRITE_EVERY_SECONDS = 5.0
-"""A checkpoint takes a tenth of a second to write, an epoch on a GPU less than that."""
 
 
 @dataclass(frozen=True)
@@ -118,79 +115,27 @@ def prepare(
 
 
 def train(
-    fit: Trainer, blank: Checkpoint, out: Path, on_step: Callable[[float], None]
+    fit: Trainer, blank: Checkpoint, out: Path, on_step: Callable[[int], None]
 ) -> Generator[EpochRecord, None, None]:
-    """Run the remaining epochs and keep the checkpoint and the log.
-
-    Each epoch is a line of the log. The checkpoint is written after the first epoch, after each
-    one that ends `WRITE_EVERY_SECONDS` or more after the last writing, after the last one, and,
-    as the last whole epoch left it, when the iterator is closed or an error passes through it.
+    """Run the remaining epochs; the checkpoint and the log are on disk every few seconds.
 
     Args:
         fit, blank: from `prepare`.
         out: the checkpoint's path; the log is `log_path(out)`.
-        on_step: called after each step with its loss.
+        on_step: called after each step with its number of images.
 
     Yields:
-        Each epoch's record. Stopping between two of them loses nothing.
+        Each epoch's record. Closing this iterator writes the last finished epoch, as does an
+        exception inside it.
     """
-    if fit.epoch:
-        _forget_epochs_after(log_path(out), fit.epoch)
-    unwritten: Checkpoint | None = None
-    due = time.monotonic()
+    files = RunFiles(fit, blank, out)
     try:
         while fit.epoch < fit.options.epochs:
             record = fit.run_epoch(on_step)
-            unwritten = _trained(fit, blank)
-            if fit.epoch == fit.options.epochs or time.monotonic() >= due:
-                _write(unwritten, out, fit)
-                unwritten = None
-                due = time.monotonic() + WRITE_EVERY_SECONDS
-            else:
-                # The next epoch changes the tensors; an interruption writes what they are now.
-                unwritten = _copied(unwritten)
-            with log_path(out).open("w" if record.epoch == 1 else "a") as log:
-                log.write(json.dumps(asdict(record)) + "\n")
+            files.finish_epoch(record)
             yield record
     finally:
-        if unwritten is not None:
-            _write(unwritten, out, fit)
-
-
-def _trained(fit: Trainer, blank: Checkpoint) -> Checkpoint:
-    outcome = {
-        "best_epoch": fit.best_epoch,
-        "held_out_map": fit.best_held_out,
-        "epochs_done": fit.epoch,
-    }
-    return replace(
-        blank,
-        student=fit.best_student,
-        training=blank.training | outcome,
-        resume=fit.resume_state(),
-    )
-
-
-def _copied(checkpoint: Checkpoint) -> Checkpoint:
-    """Copy what training goes on to change; the teacher and each best student stay as they are."""
-    return replace(checkpoint, resume=copy.deepcopy(checkpoint.resume))
-
-
-def _write(checkpoint: Checkpoint, out: Path, fit: Trainer) -> None:
-    save_checkpoint(checkpoint, out)
-    fit.written_epoch = checkpoint.training["epochs_done"]
-
-
-def _forget_epochs_after(log: Path, epoch: int) -> None:
-    """Drop the lines of epochs whose checkpoint was never written, as a killed run leaves them."""
-    if log.is_file():
-        lines = log.read_text().splitlines(keepends=True)
-        log.write_text("".join(line for line in lines if json.loads(line)["epoch"] <= epoch))
-
-
-def log_path(checkpoint: Path) -> Path:
-    """Return where the JSON lines of a training run stand."""
-    return checkpoint.with_suffix(".log.jsonl")
+        files.write()
 
 
 def _record(source: Source, options: FitOptions) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stpm.train.fit import EpochRecord
+from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Trainer
 
 
@@ -34,11 +34,11 @@ class TrainingProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        steps = -(-fit.image_counts[0] // fit.options.batch_size)
+        images = fit.image_counts[0]
         self._epochs = self._bar.add_task(
             "epochs",
-            total=fit.options.epochs * steps,
-            completed=fit.epoch * steps,
+            total=fit.options.epochs * images,
+            completed=fit.epoch * images,
             text="",
             start=False,
         )
@@ -63,12 +63,13 @@ class TrainingProgress:
         self._console.print(line)
         self._bar.start_task(self._epochs)
 
-    def on_step(self, loss: float) -> None:
-        """Advance by one step."""
-        self._bar.update(self._epochs, advance=1, text=f"loss {loss:.4f}")
+    def on_step(self, images: int) -> None:
+        """Advance by the images of a step."""
+        self._bar.advance(self._epochs, images)
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Write the epoch's line."""
+        self._bar.update(self._epochs, text=f"loss {record.loss:.4f}")
         stages = " ".join(f"{name} {s:.1f}" for name, s in record.seconds_by_stage.items())
         self._console.print(
             f"epoch {record.epoch}/{self._fit.options.epochs}: loss {record.loss:.5f}, "

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stpm.runtime.errors import StpmError
+from stpm.train.backbones import StateDict
+from stpm.train.options import FitOptions, Precision
 
-if TYPE_CHECKING:
-    from stpm.train.backbones import StateDict
-    from stpm.train.fit import FitOptions
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,7 +38,7 @@ class RunState:
         return is_best
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue; never empty."""
+        """Return a copy of what `load_resume_state` needs to continue; never empty."""
         return {
             "epoch": self.epoch,
             "best_epoch": self.best_epoch,
@@ -77,10 +74,11 @@ class OptimisedRunState(RunState):
         raise NotImplementedError
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue with the same weights, bit for bit."""
+        """Return a copy of what continuing with the same weights needs, bit for bit."""
+        moments = self.optimiser.state_dict()["state"]
         return super().resume_state() | {
             "student": copied(self.student.state_dict()),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": {"state": {index: copied(kept) for index, kept in moments.items()}},
             "scaler": self.scaler.state_dict(),
         }
 
@@ -88,7 +86,9 @@ class OptimisedRunState(RunState):
         """Continue from `resume_state`."""
         super().load_resume_state(state, best_student)
         self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        # The rates are the options', and may stand on another device than they did.
+        own = {"param_groups": self.optimiser.state_dict()["param_groups"]}
+        self.optimiser.load_state_dict(state["optimiser"] | own)
         self.scaler.load_state_dict(state["scaler"])
 
     def autocast(self) -> torch.autocast:
@@ -142,8 +142,13 @@ def _processor_computes_fp16() -> bool:
 
 
 def autocast_to(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    """Run what is inside in a precision; FP32 changes nothing."""
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+    """Run what is inside in a precision; FP32 changes nothing.
+
+    Nothing is gained by keeping converted weights, which each pass uses once, and what a CUDA graph
+    converts stands in the graph's own memory.
+    """
+    enabled = dtype is not torch.float32
+    return torch.autocast(device.type, dtype, enabled=enabled, cache_enabled=False)
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from stpm.export.pipeline import ExportOptions, export_bundle
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import list_images
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods.stpm.network import ModelConfig
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

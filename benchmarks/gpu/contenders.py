@@ -28,7 +28,7 @@ from stpm.runtime.backends import (
 from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.errors import StpmError
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.stpm import Stpm
+from stpm.train.methods.stpm.network import Stpm
 
 OURS = "torch-cuda"
 EAGER = "torch eager fp32"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from stpm.runtime.listing import folders_in
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import labelled_samples
 from stpm.train.evaluate import torch_scorer
-from stpm.train.pipeline import log_path
+from stpm.train.run_files import log_path
 
 PROGRAM = "from stpm.train.cli import main; main()"
 
@@ -104,8 +105,12 @@ def _finish(run: subprocess.Popen[bytes], deadline: float, start: float) -> dict
 
 def _outcome(out: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in log_path(out).read_text().splitlines()]
+    by_stage: Counter[str] = Counter()
+    for line in lines:
+        by_stage.update(line["seconds_by_stage"])
     return {
         "epoch_seconds": sum(line["seconds"] for line in lines),
+        "epoch_seconds_by_stage": dict(by_stage),
         "best_epoch": load_checkpoint(out).training["best_epoch"],
     }
 

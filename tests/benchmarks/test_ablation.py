@@ -16,6 +16,7 @@ from stpm.benchmarks.ablation import CellMean, cell_mean
 from stpm.benchmarks.ablation_cells import Axis, Cell, cells, paper_figures
 from stpm.benchmarks.cli import main
 from stpm.runtime import DataError, Detector, ExportError
+from stpm.train import run_files
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import labelled_samples
 
@@ -134,7 +135,7 @@ def test_a_cell_that_is_cut_off_goes_on_from_its_checkpoint(
 ) -> None:
     _, flags, _ = finished
     flags = [*flags[:-1], tmp_path, "--cell", "4"]
-    save, saved = ablation.pipeline.save_checkpoint, []
+    save, saved = run_files.save_checkpoint, []
 
     def interrupted(*arguments: Any) -> None:
         if len(saved) == 1:
@@ -143,7 +144,7 @@ def test_a_cell_that_is_cut_off_goes_on_from_its_checkpoint(
         save(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ablation.pipeline, "save_checkpoint", interrupted)
+        patched.setattr(run_files, "save_checkpoint", interrupted)
         result = invoke("levels", *flags, "--epochs", 2)
     assert result.exit_code == 130
     assert "interrupted in levels_4_weave_seed0; repeat the command to go on" in result.stderr

@@ -23,7 +23,7 @@ from stpm.benchmarks.gpu.run import Plan, measure
 from stpm.benchmarks.roofline import Cost, Peak, cost_of
 from stpm.runtime import BackendError
 from stpm.train.backbones import pyramid
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/device.sh"
 

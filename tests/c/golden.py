@@ -39,7 +39,7 @@ from stpm.runtime.preprocess import load_image, resize
 from stpm.runtime.result import Result
 from stpm.train.backbones import pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods.stpm.network import ModelConfig
 
 FORMATS = ("grey", "rgb", "bgr", "rgba", "bgra")
 """In the order of stpm_format."""

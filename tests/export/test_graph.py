@@ -16,7 +16,7 @@ from stpm.export.graph import DTYPES, DeploymentGraph, fold_batch_norm, round_we
 from stpm.runtime.parity import TOLERANCES, Parity, compare
 from stpm.runtime.preprocess import resize
 from stpm.train.backbones import BACKBONES, LEVELS, pyramid, state_hash
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 Size = tuple[int, int]
 SIZE = (64, 64)

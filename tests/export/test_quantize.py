@@ -26,7 +26,7 @@ from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images, open_category, read_images
 from stpm.train.evaluate import Scorer, torch_scorer
 from stpm.train.methods import Network
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 Networks = Callable[[str], Network]
 

@@ -22,10 +22,10 @@ from stpm.runtime import BackendError, Bundle, Detector, ParityError, load_image
 from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt_library import load_library
 from stpm.runtime.gpu import gpu_count
-from stpm.train import stpm as method
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm import network as method
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 

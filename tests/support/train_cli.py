@@ -8,7 +8,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from stpm.train import pipeline
+from stpm.train import run_files
 from stpm.train.cli import main
 
 
@@ -51,4 +51,4 @@ def refuse_usage(*arguments: object) -> str:
 
 
 def log_of(checkpoint: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in pipeline.log_path(checkpoint).read_text().splitlines()]
+    return [json.loads(line) for line in run_files.log_path(checkpoint).read_text().splitlines()]

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fit_runs import epochs
 from train_cli import flags_for, succeed
 from typer.testing import Result
 
-from stpm.train import pipeline
+from stpm.train import run_files
 
 
 @pytest.fixture
@@ -30,6 +31,16 @@ def finished(
 ) -> tuple[Path, Result]:
     """The checkpoint of a run of three epochs, beside the log of an older one."""
     out = tmp_path_factory.mktemp("finished") / "part.pt"
-    pipeline.log_path(out).write_text("of an older run\n")
+    run_files.log_path(out).write_text("of an older run\n")
     good = data_root / "weave/train/good"
     return out, succeed("--good", good, *flags_for(teacher_file, out), "--epochs", 3)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    """The checkpoint of a run of three epochs, through the line."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "weave.pt"
+    assert [r.epoch for r in epochs(data_root, teacher_file, out)] == [1, 2, 3]
+    return out

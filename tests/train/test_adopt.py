@@ -20,7 +20,7 @@ from stpm.runtime import CheckpointError
 from stpm.train.adopt.inert import Inert, load_inert
 from stpm.train.backbones import StateDict, pyramid
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 LEVELS = ("layer1", "layer2", "layer3")
 SIZE = (48, 80)

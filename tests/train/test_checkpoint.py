@@ -17,7 +17,7 @@ from stpm.runtime.errors import CheckpointError
 from stpm.runtime.preprocess import load_image
 from stpm.train.backbones import StateDict, load_teacher, pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 LAYERS = {"conv1": "model.0", "bn1": "model.1"} | {f"layer{i}": f"model.{i + 3}" for i in (1, 2, 3)}
 SHARED = Path(__file__).parents[2].parent / "shared"

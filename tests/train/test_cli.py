@@ -138,7 +138,9 @@ def test_the_log_has_a_line_an_epoch(finished: tuple[Path, Result]) -> None:
             "seconds_by_stage",
         }
         stages = line["seconds_by_stage"]
-        assert stages.keys() == {"teacher", "forward", "backward", "optimiser", "held_out"}
+        assert stages.keys() == {
+            *("teacher", "forward", "backward", "optimiser", "wait", "held_out"),
+        }
         assert 0 < sum(stages.values()) <= line["seconds"]
     best = min(lines, key=lambda line: line["held_out"])
     assert (training["best_epoch"], training["held_out_map"]) == (best["epoch"], best["held_out"])

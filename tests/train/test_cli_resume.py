@@ -1,4 +1,4 @@
-"""stpm-train: --resume, and an interruption by SIGINT."""
+"""stpm-train: --resume, and an interruption by SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from PIL import Image
 from train_cli import log_of, refuse, run, succeed
 from typer.testing import Result
 
-from stpm.train import pipeline
+from stpm.train import run_files
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
-from stpm.train.fit import EpochRecord, Fit
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.stpm.trainer import Fit
 
 COMMAND = """
 import signal
@@ -74,7 +75,7 @@ def test_an_interruption_says_what_stands_on_disk(
     good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epoch counts once its checkpoint is written."""
-    save, saved = pipeline.save_checkpoint, []
+    save, saved = run_files.save_checkpoint, []
 
     def interrupt(*arguments: object) -> None:
         if len(saved) == allowed:
@@ -82,7 +83,7 @@ def test_an_interruption_says_what_stands_on_disk(
         saved.append(arguments)
         save(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline, "save_checkpoint", interrupt)
+    monkeypatch.setattr(run_files, "save_checkpoint", interrupt)
     for allowed, said in ((0, "nothing is written yet"), (1, "part.pt is usable")):
         result = run("--good", good, *flags, "--overwrite")
         assert result.exit_code == 130
@@ -97,7 +98,7 @@ def test_an_interruption_right_after_the_checkpoint_knows_of_it(
     def interrupt(_: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "log_path", interrupt)
+    monkeypatch.setattr(run_files, "log_path", interrupt)
     result = run("--good", good, *flags, "--overwrite")
     assert result.exit_code == 130
     assert "interrupted after epoch 1; " in result.stderr
@@ -120,9 +121,10 @@ def process(good: Path, flags: list[str]) -> Iterator[subprocess.Popen[str]]:
         started.kill()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT between processes")
-def test_sigint_leaves_a_checkpoint_that_resumes(
-    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals between processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_that_resumes(
+    process: subprocess.Popen[str], good: Path, flags: list[str], tmp_path: Path, number: int
 ) -> None:
     out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
     deadline = time.monotonic() + 120
@@ -130,10 +132,11 @@ def test_sigint_leaves_a_checkpoint_that_resumes(
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     done = load_checkpoint(out).training["epochs_done"]
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
+    assert f"interrupted after epoch {done}; " in stderr
     assert stdout == ""
     assert f"{out} is usable, continue it with --resume" in stderr
     assert "Traceback" not in stderr
@@ -166,14 +169,14 @@ def test_a_killed_run_goes_on_where_its_checkpoint_stands(
 def test_fast_epochs_are_not_each_written(
     good: Path, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, epochs = pipeline.save_checkpoint, []
+    save, epochs = run_files.save_checkpoint, []
 
     def counted(checkpoint: Checkpoint, path: Path) -> None:
         epochs.append(checkpoint.training["epochs_done"])
         save(checkpoint, path)
 
-    monkeypatch.setattr(pipeline, "save_checkpoint", counted)
-    monkeypatch.setattr(pipeline, "WRITE_EVERY_SECONDS", 1000.0)
+    monkeypatch.setattr(run_files, "save_checkpoint", counted)
+    monkeypatch.setattr(run_files, "WRITE_EVERY_S", 1000.0)
     succeed("--good", good, *flags, "--epochs", 5)
     assert epochs == [1, 5]
 
@@ -181,12 +184,12 @@ def test_fast_epochs_are_not_each_written(
 def test_an_interruption_writes_the_last_whole_epoch(
     good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "WRITE_EVERY_SECONDS", 1000.0)
+    monkeypatch.setattr(run_files, "WRITE_EVERY_S", 1000.0)
     run_epoch = Fit.run_epoch
 
-    def interrupted_in_the_fourth(fit: Fit, on_step: Callable[[float], None]) -> EpochRecord:
-        def stop(loss: float) -> None:
-            on_step(loss)
+    def interrupted_in_the_fourth(fit: Fit, on_step: Callable[[int], None]) -> EpochRecord:
+        def stop(images: int) -> None:
+            on_step(images)
             if fit.epoch == 3:
                 raise KeyboardInterrupt
 

@@ -17,10 +17,10 @@ from stpm.train import datasets
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_mask
 from stpm.train.evaluate import BATCH_SIZE, Outputs, evaluate, score_files, torch_scorer
-from stpm.train.fit import FitOptions
+from stpm.train.methods.stpm.network import ModelConfig
 from stpm.train.metrics import evaluate_maps
+from stpm.train.options import FitOptions
 from stpm.train.pipeline import prepare, read_source, train
-from stpm.train.stpm import ModelConfig
 
 MAP_SIZE = (16, 24)
 

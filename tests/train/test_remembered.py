@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,17 @@ def test_a_file_is_read_again_when_it_changed_or_others_came(tmp_path: Path) -> 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         remembered(1)(Path.read_bytes)(tmp_path / "none")
+
+
+def test_threads_that_want_one_file_read_it_once() -> None:
+    seen: list[Path] = []
+
+    @remembered(1)
+    def read(path: Path) -> int:
+        seen.append(path)
+        time.sleep(0.05)  # the others ask meanwhile
+        return len(seen)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, [Path(__file__)] * 8)) == [1] * 8
+    assert seen == [Path(__file__)]

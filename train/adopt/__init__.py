@@ -17,7 +17,7 @@ from stpm.runtime.errors import CheckpointError
 from stpm.train.adopt.inert import load_inert
 from stpm.train.adopt.recipe import Recipe, plain, recipe_of
 from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid, state_hash
-from stpm.train.stpm import ModelConfig
+from stpm.train.methods.stpm.network import ModelConfig
 
 __all__ = ["Adopted", "adopt", "load_inert"]
 

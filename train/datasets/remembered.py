@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,8 @@ def remembered(count: int) -> Callable[[Reader[Content]], Reader[Content]]:
     """
 
     def decorate(read: Reader[Content]) -> Reader[Content]:
+        lock = threading.Lock()
+
         @functools.lru_cache(maxsize=count)
         def read_version(path: Path, _: tuple[int, int]) -> Content:
             return read(path)
@@ -36,7 +39,8 @@ def remembered(count: int) -> Callable[[Reader[Content]], Reader[Content]]:
                 stat = path.stat()
             except FileNotFoundError:
                 raise DataError(f"{path}: there is no such file; check the path.") from None
-            return read_version(path, (stat.st_size, stat.st_mtime_ns))
+            with lock:  # threads that want the same file are not to read it each
+                return read_version(path, (stat.st_size, stat.st_mtime_ns))
 
         return look_up
 

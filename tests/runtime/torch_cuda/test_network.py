@@ -20,7 +20,7 @@ from stpm.runtime.backends.torch_cuda.onnx_graph import fx_from_onnx
 from stpm.train.backbones import LEVELS, pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.methods import Network
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 CPU = torch.device("cpu")
 RESNET18 = {"_conv_relu": 14, "_conv_add_relu": 12, "conv": 4, "max_pool": 2}

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
-from stpm.train.fit import Fit, FitOptions
-from stpm.train.methods import TeacherSource
-from stpm.train.stpm import ModelConfig, Stpm
+from stpm.train.methods.contract import TeacherSource
+from stpm.train.methods.stpm.network import ModelConfig, Stpm
+from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.options import FitOptions
 
 
 class StpmMethod:

@@ -31,8 +31,8 @@ from stpm.train.backbones import (
     state_hash,
 )
 from stpm.train.datasets import read_image
-from stpm.train.fit import FitOptions
-from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
+from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
+from stpm.train.options import FitOptions
 from stpm.train.run_state import autocast_to, resolve_device, resolve_precision
 
 BACKBONE = "resnet18"

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from stpm.runtime.errors import CheckpointError
-from stpm.train import stad_teacher
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
-from stpm.train.fit import FitOptions
 from stpm.train.methods import TeacherSource, configure
-from stpm.train.patch_networks import DESCRIPTOR_SIZE, PatchNetworks
-from stpm.train.stad import METHOD, Stad, StadConfig
-from stpm.train.stad_teacher import (
+from stpm.train.methods.stad import METHOD
+from stpm.train.methods.stad import teacher as stad_teacher
+from stpm.train.methods.stad.network import Stad, StadConfig
+from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetworks
+from stpm.train.methods.stad.teacher import (
     Patches,
     TeacherOptions,
     compactness_loss,
@@ -23,6 +23,7 @@ from stpm.train.stad_teacher import (
     metric_loss,
     teacher_of,
 )
+from stpm.train.options import FitOptions
 
 
 def test_the_compactness_loss_is_the_sum_of_correlations() -> None:

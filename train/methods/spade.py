@@ -39,8 +39,9 @@ from stpm.train.backbones import (
     load_teacher,
     pyramid,
 )
-from stpm.train.fit import EpochRecord, FitOptions
-from stpm.train.methods import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.contract import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.options import FitOptions
 from stpm.train.run_state import RunState
 
 SMOOTHING_DEVIATION = 4.0
@@ -284,7 +285,7 @@ class SpadeTrainer(RunState):
         return f"gallery of {len(self._train)} images, {size / 1e6:.0f} MB"
 
     @torch.no_grad()
-    def run_epoch(self, on_step: Callable[[float], None] = lambda _: None) -> EpochRecord:
+    def run_epoch(self, on_step: Callable[[int], None] = lambda _: None) -> EpochRecord:
         """Fill the gallery; the held-out value is the mean image score."""
         start = time.perf_counter()
         levels: list[list[Tensor]] = []
@@ -293,7 +294,7 @@ class SpadeTrainer(RunState):
             features, image = self._describe(self._train[first : first + self.options.batch_size])
             levels.append([level.half().cpu() for level in features])
             pooled.append(image.half())
-            on_step(0.0)
+            on_step(len(image))
         whole = [torch.cat(parts) for parts in zip(*levels, strict=True)]
         self.network.student = Gallery(torch.cat(pooled), whole).to(self.device)
         scores = [

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpm.train.stpm import Stpm, unit_features
+from stpm.train.methods.stpm.network import Stpm, unit_features
 
 
 class TeacherFeatures:
     """Images and their teacher's unit features, kept in FP16 up to a number of bytes.
 
     FP16 holds unit features to 5e-4 of their value, against bf16's 4e-3. The teacher itself runs
-    in FP32. What does not fit is computed again for every batch.
+    in FP32. What does not fit is computed again for every batch. On a GPU the images are kept there
+    too, where all fit.
     """
 
     def __init__(self, model: Stpm, images: NDArray[np.uint8], device: torch.device) -> None:
@@ -25,11 +26,14 @@ class TeacherFeatures:
         self._images = torch.from_numpy(images)
         self._cache: list[Tensor] = []
         self.cached_count = 0
-        self.is_resident = False
-        """Whether images and features all lie on the GPU: reading them waits for nothing."""
 
     def __len__(self) -> int:
         return len(self._images)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all images and features are on the device, so that an index there suffices."""
+        return self.cached_count == len(self) and self._images.device.type == self._device.type
 
     def fill(self, size_bytes: int, batch_size: int, on_images: Callable[[int], None]) -> int:
         """Compute and keep as many features as fit; returns the bytes used.
@@ -41,8 +45,11 @@ class TeacherFeatures:
         """
         probe = self._compute(torch.arange(1))
         per_image = sum(2 * level[0].numel() for level in probe)
-        if self._device.type == "cuda":
-            per_image += self._images[0].numel()
+        image_bytes = 0 if self._device.type == "cpu" else self._images.nbytes
+        if per_image * len(self) + image_bytes <= size_bytes:
+            self._images = self._images.to(self._device)
+        else:
+            image_bytes = 0
         count = min(len(self), size_bytes // per_image)
         self._cache = [
             torch.empty(
@@ -57,22 +64,19 @@ class TeacherFeatures:
                 cache[start : start + len(index)] = level
             on_images(len(index))
         self.cached_count = count
-        if self._device.type == "cuda" and count == len(self):
-            self._images = self._images.to(self._device)
-            self.is_resident = True
-        return count * per_image
+        return count * per_image + image_bytes
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return the normalised images, float32 (B,3,H,W)."""
-        normalised: Tensor = self._model.normalise(self._images[index].to(self._device))
+        images = self._images[index.to(self._images.device)]
+        normalised: Tensor = self._model.normalise(images.to(self._device))
         return normalised
 
     def targets(self, index: Tensor) -> list[Tensor]:
         """Return the teacher's unit features, float16 (B,C_l,h_l,w_l) a level."""
-        if self.is_resident:
-            return [cache[index] for cache in self._cache]
+        # Where all are cached, nothing has to wait for what the index holds.
         fresh = index >= self.cached_count
-        if not fresh.any():
+        if self.cached_count == len(self) or not fresh.any():
             return [cache[index.to(self._device)] for cache in self._cache]
         computed = self._compute(index[fresh])
         if fresh.all():

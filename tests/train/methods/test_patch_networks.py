@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from stpm.runtime.errors import CheckpointError
-from stpm.train.patch_networks import ARCHITECTURES, PatchNetwork, check_patch_sizes
+from stpm.train.methods.stad.patch_networks import ARCHITECTURES, PatchNetwork, check_patch_sizes
 
 SIZES = sorted(ARCHITECTURES)
 

@@ -1,152 +1,28 @@
-"""Training: the same bits from the same seed, across interruptions, and what each epoch reports."""
+"""Training: what each epoch does and reports."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import closing
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fit_runs import CONFIG, OPTIONS, assert_same_states, start
+from torch.nn import functional as F
 
-from stpm.runtime.errors import CheckpointError, StpmError
+from stpm.runtime.errors import StpmError
 from stpm.train import pipeline, run_state
-from stpm.train.backbones import StateDict, load_teacher
-from stpm.train.checkpoint import Checkpoint, load_checkpoint
-from stpm.train.fit import BYTES_PER_GB, EpochRecord, Fit, FitOptions
+from stpm.train.backbones import load_teacher
+from stpm.train.epochs import EpochRecord
+from stpm.train.methods.stpm.network import Stpm
+from stpm.train.methods.stpm.trainer import BYTES_PER_GB, Fit
 from stpm.train.run_state import resolve_device, resolve_precision
-from stpm.train.stpm import ModelConfig, Stpm
 
-CONFIG = ModelConfig(input_size=(32, 32))
-OPTIONS = FitOptions(epochs=3, batch_size=5, learning_rate=0.1, device="cpu", precision="fp32")
 BYTES_PER_IMAGE = 2 * (64 * 8 * 8 + 128 * 4 * 4 + 256 * 2 * 2)
 """Of the teacher's features in FP16."""
 CPU = torch.device("cpu")
-
-
-def start(data_root: Path, teacher_file: Path, options: FitOptions = OPTIONS) -> Fit:
-    """12 images to train on, 3 held out."""
-    source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
-    fit, _ = pipeline.prepare(source, CONFIG, options, teacher_weights=teacher_file)
-    fit.cache_teacher(lambda _: None)
-    return fit
-
-
-def epochs(
-    data_root: Path,
-    teacher_file: Path,
-    out: Path,
-    options: FitOptions = OPTIONS,
-    resume: bool = False,
-) -> Iterator[EpochRecord]:
-    source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
-    fit, blank = pipeline.prepare(
-        source, CONFIG, options, teacher_weights=teacher_file, resume=out if resume else None
-    )
-    fit.cache_teacher(lambda _: None)
-    yield from pipeline.train(fit, blank, out, lambda _: None)
-
-
-def assert_same_states(a: StateDict, b: StateDict) -> None:
-    assert a.keys() == b.keys()
-    for key, value in a.items():
-        assert torch.equal(value, b[key]), key
-
-
-def assert_same_runs(a: Checkpoint, b: Checkpoint) -> None:
-    """Best student, last student, momentum, and where both stand."""
-    assert_same_states(a.student, b.student)
-    assert_same_states(a.resume["student"], b.resume["student"])
-    momenta = [run.resume["optimiser"]["state"] for run in (a, b)]
-    assert len(momenta[0]) == len(momenta[1]) > 0
-    for index, state in momenta[0].items():
-        assert torch.equal(state["momentum_buffer"], momenta[1][index]["momentum_buffer"])
-    for name in ("epoch", "best_epoch", "best_held_out"):
-        assert a.resume[name] == b.resume[name]
-    assert a.training == b.training
-
-
-def outcomes(log: Path) -> list[tuple[float, ...]]:
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [(line["epoch"], line["loss"], line["held_out"], line["is_best"]) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(
-    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
-) -> Path:
-    out = tmp_path_factory.mktemp("uninterrupted") / "weave.pt"
-    assert [r.epoch for r in epochs(data_root, teacher_file, out)] == [1, 2, 3]
-    return out
-
-
-def test_the_same_seed_gives_the_same_bits(
-    data_root: Path, teacher_file: Path, tmp_path: Path, uninterrupted: Path
-) -> None:
-    out = tmp_path / "again.pt"
-    torch.manual_seed(99)  # the caller's random state does not count
-    list(epochs(data_root, teacher_file, out))
-    assert_same_runs(load_checkpoint(out), load_checkpoint(uninterrupted))
-    logs = [outcomes(pipeline.log_path(path)) for path in (out, uninterrupted)]
-    assert logs[0] == logs[1]
-
-
-def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(
-    data_root: Path, teacher_file: Path, tmp_path: Path, uninterrupted: Path
-) -> None:
-    out = tmp_path / "weave.pt"
-    with closing(epochs(data_root, teacher_file, out)) as run:
-        next(run)
-    assert load_checkpoint(out).training["epochs_done"] == 1
-    assert [r.epoch for r in epochs(data_root, teacher_file, out, resume=True)] == [2, 3]
-    assert_same_runs(load_checkpoint(out), load_checkpoint(uninterrupted))
-    logs = [outcomes(pipeline.log_path(path)) for path in (out, uninterrupted)]
-    assert logs[0] == logs[1]
-
-
-def test_a_resumed_run_remembers_its_best_student(
-    data_root: Path, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "weave.pt"
-    with closing(epochs(data_root, teacher_file, out)) as run:
-        next(run)
-    best = load_checkpoint(out).student
-    monkeypatch.setattr(Fit, "_mean_held_out_map", lambda _: 9.0)
-    list(epochs(data_root, teacher_file, out, resume=True))
-    after = load_checkpoint(out)
-    assert (after.training["best_epoch"], after.training["epochs_done"]) == (1, 3)
-    assert_same_states(after.student, best)
-    assert not torch.equal(after.resume["student"]["conv1.weight"], best["conv1.weight"])
-
-
-def test_a_finished_run_has_nothing_to_resume(
-    data_root: Path, teacher_file: Path, uninterrupted: Path
-) -> None:
-    before = uninterrupted.read_bytes()
-    assert list(epochs(data_root, teacher_file, uninterrupted, resume=True)) == []
-    assert uninterrupted.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("batch_size", 4),
-        ("learning_rate", 0.2),
-        ("momentum", 0.8),
-        ("weight_decay", 0.0),
-        ("seed", 1),
-        ("held_out", 0.3),
-    ],
-)
-def test_a_resumed_run_keeps_its_options(
-    data_root: Path, teacher_file: Path, uninterrupted: Path, name: str, value: float
-) -> None:
-    options = replace(OPTIONS, **{name: value})
-    with pytest.raises(CheckpointError, match=f"was trained with {name} .*, got {value}; repeat"):
-        next(epochs(data_root, teacher_file, uninterrupted, options, resume=True))
 
 
 def test_seeds_differ_in_split_weights_and_order(data_root: Path, teacher_file: Path) -> None:
@@ -185,12 +61,31 @@ def test_every_image_counts_once_an_epoch_in_an_order_of_its_own(
     assert orders[0] != orders[1] != sorted(orders[1])
 
 
-def test_the_loss_is_the_mean_over_images(data_root: Path, teacher_file: Path) -> None:
-    fit, losses = start(data_root, teacher_file), []
-    record = fit.run_epoch(losses.append)
-    assert len(losses) == 3
+def test_an_epoch_is_a_plain_loop(data_root: Path, teacher_file: Path) -> None:
+    """Of torch's own functions; its loss is the mean over images, not over batches."""
+    fit, sizes = start(data_root, teacher_file), []
+    student = copy.deepcopy(fit.model.student).train()
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    order = torch.from_numpy(np.random.default_rng((0, 0)).permutation(12))
+    losses = []
+    for index in order.split(5):
+        features = student(fit.train.pixels(index))
+        targets = fit.train.targets(index)
+        distances = [
+            (target.float() - F.normalize(level)).square().sum(dim=1).mean()
+            for target, level in zip(targets, features, strict=True)
+        ]
+        loss = torch.stack(distances).sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    record = fit.run_epoch(sizes.append)
+    assert sizes == [5, 5, 2]
     assert record.loss == pytest.approx((5 * losses[0] + 5 * losses[1] + 2 * losses[2]) / 12)
     assert record.loss != pytest.approx(sum(losses) / 3, rel=1e-6)
+    for key, value in fit.model.student.state_dict().items():
+        torch.testing.assert_close(value, student.state_dict()[key], rtol=1e-3, atol=3e-4)
     assert fit.run_epoch().loss < record.loss
 
 
@@ -331,6 +226,6 @@ def test_a_last_batch_of_one_image_is_used(teacher_file: Path) -> None:
     teacher, _ = load_teacher("resnet18", CONFIG.levels, teacher_file)
     images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
     fit = Fit(Stpm(CONFIG, teacher), images[:6], images[6:], OPTIONS)
-    losses: list[float] = []
-    fit.run_epoch(losses.append)
-    assert len(losses) == 2
+    sizes: list[int] = []
+    fit.run_epoch(sizes.append)
+    assert sizes == [5, 1]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from stpm.train.backbones import BACKBONES, pyramid
 from stpm.train.methods import config_from_dict, interpolate_to
-from stpm.train.stpm import (
+from stpm.train.methods.stpm.network import (
     ModelConfig,
     Stpm,
     anomaly_map,
@@ -144,6 +144,29 @@ def test_matching_loss_has_the_gradient_that_autograd_finds(dtype: torch.dtype) 
         np.testing.assert_allclose(
             ours, expected, rtol=4 * rounding, atol=rounding * np.abs(expected).max()
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_matching_loss_of_a_student_that_is_near_its_teacher(dtype: torch.dtype) -> None:
+    """Where the two terms of the gradient nearly cancel: in double precision, step by step."""
+    raw = features(0, SHAPES[0])
+    target = unit_features(raw).half()
+    student = (3 * raw + 0.3 * features(1, SHAPES[0])).to(dtype).requires_grad_()
+    loss = matching_loss([target], [student])
+    loss.backward()  # type: ignore[no-untyped-call]
+    exact = student.detach().double().requires_grad_()
+    unit = exact / exact.square().sum(dim=1, keepdim=True).sqrt()
+    expected = (target.double() - unit).square().sum(dim=1).mean()
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert 1e-3 < expected.item() < 2e-2
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert exact.grad is not None
+    largest = float(exact.grad.abs().max())
+    np.testing.assert_allclose(
+        student.grad.double() / largest,  # type: ignore[union-attr]
+        exact.grad / largest,
+        atol=max(1e-5, torch.finfo(dtype).eps),
+    )
 
 
 def test_anomaly_map_is_the_product_of_the_upsampled_levels() -> None:

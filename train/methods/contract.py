@@ -1,18 +1,17 @@
-"""What the commands ask of a method, and the methods there are.
+"""What the commands ask of a method.
 
-A method is one module with a `METHOD`, and one line in `METHODS`. Its network has a teacher and a
-student: whatever training leaves unchanged and whatever it makes; a checkpoint keeps the state of
-both. `export.graph` runs `networks` in the bundle's precision and `score` in FP32.
+Its network has a teacher and a student: whatever training leaves unchanged and whatever it makes; a
+checkpoint keeps the state of both. `export.graph` runs `networks` in the bundle's precision and
+`score` in FP32.
 """
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,18 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpm.runtime.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from stpm.train.backbones import StateDict
-    from stpm.train.fit import EpochRecord, FitOptions
-
-METHODS = {
-    "stpm": "stpm.train.stpm_method",
-    "stad": "stpm.train.stad",
-    "spade": "stpm.train.spade",
-}
-"""The module of each method."""
+from stpm.train.backbones import StateDict
+from stpm.train.epochs import EpochRecord
+from stpm.train.options import FitOptions
 
 Upsample = Callable[[Tensor], Tensor]
 """Brings maps float32 (N,1,h,w) of the teacher's sizes to the input size, bilinearly."""
@@ -143,7 +133,7 @@ class TeacherSource:
 class Trainer(Protocol):
     """The state of one training run: `run_epoch` until `epoch` reaches the options' epochs.
 
-    `written_epoch` is the one whose checkpoint is on disk, which `stpm.train.pipeline.train` says.
+    `written_epoch` is the one whose checkpoint is on disk, which `stpm.train.run_files` says.
     """
 
     options: FitOptions
@@ -164,12 +154,16 @@ class Trainer(Protocol):
         """Do what comes before the first epoch, once over all images; returns a line about it."""
         ...
 
-    def run_epoch(self, on_step: Callable[[float], None] = ...) -> EpochRecord:
-        """Train one epoch, score the held-out images, and remember the best student."""
+    def run_epoch(self, on_step: Callable[[int], None] = ...) -> EpochRecord:
+        """Train one epoch, score the held-out images, and remember the best student.
+
+        Args:
+            on_step: called after each step with its number of images.
+        """
         ...
 
     def resume_state(self) -> dict[str, Any]:
-        """Return what `load_resume_state` needs to continue with the same weights."""
+        """Return a copy of what `load_resume_state` needs to continue with the same weights."""
         ...
 
     def load_resume_state(self, state: dict[str, Any], best_student: dict[str, Tensor]) -> None:
@@ -215,74 +209,6 @@ class Method(Protocol):
     ) -> Trainer:
         """Begin a run on images uint8 (N,H,W,3) of the input size."""
         ...
-
-
-def open_method(name: str) -> Method:
-    """Return a method of `METHODS`; CheckpointError when there is none of that name."""
-    if name not in METHODS:
-        raise CheckpointError(
-            f"got method {name!r}, expected one of {', '.join(METHODS)}; choose one."
-        )
-    method: Method = importlib.import_module(METHODS[name]).METHOD
-    return method
-
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
-
-
-def config_from_dict(values: Mapping[str, Any]) -> Config:
-    """Inverse of `Config.to_dict`, also after JSON has turned tuples into lists."""
-    return _config(open_method(str(values["method"])).config, values)
-
-
-def _config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
-    plain = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
-    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
-    for name, value in plain.items():
-        if isinstance(defaults.get(name), tuple) != isinstance(value, tuple):
-            raise ValueError(f"{name} is {value!r}, expected something like {defaults.get(name)}")
-    return kind(**plain)
-
-
-def configure(
-    method: str, input_size: tuple[int, int], settings: Mapping[str, str] | None = None
-) -> Config:
-    """Make a config of a method's defaults and of settings as they are typed.
-
-    Args:
-        method: key of `METHODS`.
-        input_size: (height, width) in pixels.
-        settings: by the config's field names, with - or _; tuples are separated by commas.
-
-    Raises:
-        CheckpointError: the method or a setting is unknown, or a value cannot be read.
-    """
-    kind = open_method(method).config
-    shared = ("method", "input_size")
-    defaults: dict[str, Any] = {f.name: f.default for f in fields(kind) if f.name not in shared}  # type: ignore[arg-type]
-    chosen: dict[str, Any] = {}
-    for typed, text in (settings or {}).items():
-        name = typed.replace("-", "_")
-        if name not in defaults:
-            known = ", ".join(defaults).replace("_", "-")
-            raise CheckpointError(
-                f"got the setting {typed!r}, which {method} does not have, expected one of {known}."
-            )
-        try:
-            chosen[name] = _read(text, defaults[name])
-        except ValueError:
-            raise CheckpointError(
-                f"got {typed}={text}, expected something like {defaults[name]}; correct it."
-            ) from None
-    config = _config(kind, {"method": method, "input_size": input_size} | chosen)
-    config.check()
-    return config
-
-
-def _read(text: str, default: Any) -> Any:
-    if isinstance(default, tuple):
-        return tuple(_read(part, default[0] if default else 0.0) for part in text.split(","))
-    return type(default)(text)
 
 
 def interpolate_to(size: tuple[int, int]) -> Upsample:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
-from stpm.train.methods import Network, Upsample
+from stpm.train.methods.contract import Network, Upsample
 
 NORM_EPSILON = 1e-12
 """Lower bound of a feature vector's length: zero features give distance zero, not NaN, in FP32."""
@@ -129,29 +129,47 @@ def matching_loss(targets: Sequence[Tensor], students: Sequence[Tensor]) -> Tens
 class _LevelLoss(torch.autograd.Function):
     """The mean of `squared_distance`, differentiated by hand.
 
-    With target t, student s and u = s / |s|, the gradient of |t - u|^2 is -2 (d - (d.u) u) / |s|
-    where d = t - u. On a processor one image at a time stays in the caches; autograd's passes over
-    whole batches take six times as long.
+    With target t, student s, u = s / |s| and c = t.u, the distance is |t|^2 - 2c + |u|^2 and its
+    gradient -2 (t - c u) / |s|. This reads and writes a level a few times, each time once; autograd
+    would do so some twenty times, which is what the loss costs. Its value is exact to 1e-6, of a
+    trained student's 1e-2. On a processor one image at a time stays in the caches.
     """
 
     @staticmethod
     def forward(ctx: Any, target: Tensor, student: Tensor) -> Tensor:
-        ctx.save_for_backward(target, student)
-        sums = [squared_distance(t, s).sum() for t, s in _pieces(target, student)]
+        sums, products, lengths = [], [], []
+        for t, s in _pieces(target, student):
+            product = _wide_product(t, s).sum(dim=1, keepdim=True)
+            norm = _norm(s)
+            length = norm.clamp_min(NORM_EPSILON)
+            distance = _norm(t).square() - 2 * product / length + (norm / length).square()
+            sums.append(distance.sum())
+            products.append(product)
+            lengths.append(length)
+        ctx.save_for_backward(target, student, torch.cat(products), torch.cat(lengths))
         return torch.stack(sums).sum() / _position_count(student)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[None, Tensor]:
-        target, student = ctx.saved_tensors
+        student = ctx.saved_tensors[1]
         gradient = torch.empty_like(student)
         factor = -2 * outer[0] / _position_count(student)
-        for t, s, out in _pieces(target, student, gradient):
-            length = vector_length(s)
-            unit = s.float() / length
-            difference = t.float() - unit
-            along = (difference * unit).sum(dim=1, keepdim=True)
-            out.copy_(torch.addcmul(difference, along, unit, value=-1).mul_(factor / length))
+        for t, s, product, length, out in _pieces(*ctx.saved_tensors, gradient):
+            of_target = factor / length
+            of_student = -of_target * product / length.square()
+            torch.addcmul(t * of_target, s, of_student, out=out)
         return None, gradient
+
+
+def _norm(features: Tensor) -> Tensor:
+    """Measure feature vectors (N,C,h,w) in FP32 without an FP32 copy: (N,1,h,w)."""
+    norm: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
+    return norm
+
+
+def _wide_product(target: Tensor, student: Tensor) -> Tensor:
+    """Multiply in FP32, which FP16 and bf16 together give of themselves."""
+    return (target.float() if target.dtype == student.dtype else target) * student
 
 
 def _pieces(*batches: Tensor) -> Iterator[tuple[Tensor, ...]]:

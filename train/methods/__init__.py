@@ -1,0 +1,114 @@
+"""The methods there are, and how one is opened and configured.
+
+A method is one module or room here with a `METHOD`, and one line in `METHODS`; `contract` says what
+it must bring.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from stpm.runtime.errors import CheckpointError
+from stpm.train.methods.contract import (
+    Config,
+    Method,
+    Network,
+    Normalise,
+    TeacherSource,
+    Trainer,
+    Upsample,
+    interpolate_to,
+)
+
+__all__ = [
+    "METHODS",
+    "Config",
+    "Method",
+    "Network",
+    "Normalise",
+    "TeacherSource",
+    "Trainer",
+    "Upsample",
+    "config_from_dict",
+    "configure",
+    "interpolate_to",
+    "open_method",
+]
+
+METHODS = {
+    "stpm": "stpm.train.methods.stpm",
+    "stad": "stpm.train.methods.stad",
+    "spade": "stpm.train.methods.spade",
+}
+"""The module of each method; opened only when it is asked for."""
+
+
+def open_method(name: str) -> Method:
+    """Return a method of `METHODS`; CheckpointError when there is none of that name."""
+    if name not in METHODS:
+        raise CheckpointError(
+            f"got method {name!r}, expected one of {', '.join(METHODS)}; choose one."
+        )
+    method: Method = importlib.import_module(METHODS[name]).METHOD
+    return method
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """Inverse of `Config.to_dict`, also after JSON has turned tuples into lists."""
+    return _config(open_method(str(values["method"])).config, values)
+
+
+def _config(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    plain = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    for name, value in plain.items():
+        if isinstance(defaults.get(name), tuple) != isinstance(value, tuple):
+            raise ValueError(f"{name} is {value!r}, expected something like {defaults.get(name)}")
+    return kind(**plain)
+
+
+def configure(
+    method: str, input_size: tuple[int, int], settings: Mapping[str, str] | None = None
+) -> Config:
+    """Make a config of a method's defaults and of settings as they are typed.
+
+    Args:
+        method: key of `METHODS`.
+        input_size: (height, width) in pixels.
+        settings: by the config's field names, with - or _; tuples are separated by commas.
+
+    Raises:
+        CheckpointError: the method or a setting is unknown, or a value cannot be read.
+    """
+    kind = open_method(method).config
+    shared = ("method", "input_size")
+    defaults: dict[str, Any] = {f.name: f.default for f in fields(kind) if f.name not in shared}  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    for typed, text in (settings or {}).items():
+        name = typed.replace("-", "_")
+        if name not in defaults:
+            known = ", ".join(defaults).replace("_", "-")
+            raise CheckpointError(
+                f"got the setting {typed!r}, which {method} does not have, expected one of {known}."
+            )
+        try:
+            chosen[name] = _read(text, defaults[name])
+        except ValueError:
+            raise CheckpointError(
+                f"got {typed}={text}, expected something like {defaults[name]}; correct it."
+            ) from None
+    config = _config(kind, {"method": method, "input_size": input_size} | chosen)
+    config.check()
+    return config
+
+
+def _read(text: str, default: Any) -> Any:
+    if isinstance(default, tuple):
+        return tuple(_read(part, default[0] if default else 0.0) for part in text.split(","))
+    return type(default)(text)

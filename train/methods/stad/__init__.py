@@ -1,0 +1,74 @@
+"""STAD behind the interface of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stpm.train.backbones import StateDict, load_state, state_hash
+from stpm.train.datasets import list_images
+from stpm.train.methods.contract import TeacherSource
+from stpm.train.methods.stad.network import Stad, StadConfig
+from stpm.train.methods.stad.patch_networks import PatchNetworks
+from stpm.train.methods.stad.teacher import teacher_of
+from stpm.train.methods.stad.trainer import StadTrainer
+from stpm.train.options import FitOptions
+
+TEACHER_FOLDER = Path("stad_teachers")
+
+
+class StadMethod:
+    """See `stpm.train.methods.Method`."""
+
+    config = StadConfig
+    options = FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
+
+    def blank(
+        self,
+        config: StadConfig,
+        options: FitOptions,
+        source: TeacherSource,
+        images: Sequence[Path],
+    ) -> tuple[Stad, dict[str, str]]:
+        """Put random students beside the teachers that are kept, or trained now."""
+        teacher = PatchNetworks(config.patch_sizes)
+        names = []
+        for i, patch_size in enumerate(config.patch_sizes):
+            teacher.members[i], name = teacher_of(
+                patch_size,
+                config.teacher_options,
+                weights=source.weights,
+                images=list_images(source.images) if source.images else images,
+                folder=source.folder or TEACHER_FOLDER,
+                fit=options,
+            )
+            names.append(name)
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            network = Stad(config, teacher)
+        return network, {"source": ", ".join(names), "sha256": state_hash(teacher.state_dict())}
+
+    def network(self, config: StadConfig, teacher: StateDict, student: StateDict) -> Stad:
+        """Build teacher and students with these weights."""
+        built = PatchNetworks(config.patch_sizes)
+        load_state(built, teacher, "the checkpoint's teacher")
+        network = Stad(config, built)
+        load_state(network.student, student, "the checkpoint's students")
+        return network
+
+    def trainer(
+        self,
+        network: Stad,
+        train_images: NDArray[np.uint8],
+        held_out_images: NDArray[np.uint8],
+        options: FitOptions,
+    ) -> StadTrainer:
+        """Train the students as published."""
+        return StadTrainer(network, train_images, held_out_images, options)
+
+
+METHOD = StadMethod()

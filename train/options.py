@@ -1,0 +1,44 @@
+"""How to train: what the trainers of all methods are told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train. The defaults are the authors'.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step; the last, smaller batch of an epoch is used.
+        learning_rate, momentum, weight_decay: of SGD, constant.
+        held_out: share of the good images that choose the best epoch and are not trained on.
+        train_share: of the good images to use at all, chosen before any is held out.
+        seed: of that choice and of the split, the student's initial weights and the order of the
+            images.
+        cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
+        device: "auto", "cpu" or "cuda".
+        precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
+        compile: whether to run the student through torch.compile (needs a C++ compiler).
+    """
+
+    epochs: int = 200
+    batch_size: int = 32
+    learning_rate: float = 0.4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    held_out: float = 0.2
+    train_share: float = 1.0
+    seed: int = 0
+    cache_gb: float = 4.0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON or `torch.save`."""
+        return asdict(self)
