@@ -244,7 +244,7 @@ def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) 
     trained_on = set(checkpoint.training.get("train_sha256", ()))
     if not trained_on:
         return
-    _, images = read_images(paths, checkpoint.config.input_size)
+    _, images = read_images(paths, checkpoint.config.input_size, bit_depth=checkpoint.bit_depth)
     count = sum(data_hash(image) in trained_on for image in images)
     if count == len(paths):
         raise ExportError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -56,6 +56,7 @@ from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.runtime.gpu import gpu_count
 from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import Scorer, score_files, torch_scorer
@@ -77,6 +78,7 @@ class ExportOptions:
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
         engines: to verify and calibrate; None takes all that are installed and can run the graph.
+        bit_depth: of deep images; the checkpoint's, whatever is given.
         build: how TensorRT engines are built.
     """
 
@@ -86,6 +88,7 @@ class ExportOptions:
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
     engines: tuple[str, ...] | None = None
+    bit_depth: int = FULL_DEPTH
     build: BuildOptions = field(default_factory=BuildOptions)
 
 
@@ -124,6 +127,7 @@ def export_bundle(
     """
     _check_before_work(options, verify, calibration)
     _check_sizes(options.camera_size, checkpoint.config.input_size)
+    options = replace(options, bit_depth=checkpoint.bit_depth)
     model = checkpoint.model()
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
@@ -180,15 +184,16 @@ def _build_int8(
 ) -> _Built:
     """Quantise on one choice of images after the other until the gate lets one pass."""
     report("INT8: measuring FP32, then quantising")
-    gate = Gate.of(model, calibration, samples)
+    gate = Gate.of(model, calibration, samples, options.bit_depth)
     refusal: GateError | None = None
-    for pixels in islice(quantization_choices(quantization, model.input_size), MOST_CHOICES):
+    choices = quantization_choices(quantization, model.input_size, options.bit_depth)
+    for pixels in islice(choices, MOST_CHOICES):
         if refusal is not None:
             report(f"{refusal.reason}; quantising on other images")
         try:
             quantized = quantize(model, pixels)
             if options.distil:
-                _distil(quantized, quantization, options.distil)
+                _distil(quantized, quantization, options)
             return _build(quantized, options, verify, calibration, gate, report)
         except GateError as error:
             refusal = error
@@ -196,8 +201,9 @@ def _build_int8(
     raise refusal
 
 
-def _distil(model: Network, paths: Sequence[Path], epochs: int) -> None:
-    _, pixels = read_images(paths, model.input_size)
+def _distil(model: Network, paths: Sequence[Path], options: ExportOptions) -> None:
+    _, pixels = read_images(paths, model.input_size, bit_depth=options.bit_depth)
+    epochs = options.distil
     with progress(f"distilling, {epochs} epochs", epochs * len(pixels)) as on_images:
         distil(model, torch.from_numpy(pixels), epochs, on_images)
 
@@ -213,7 +219,10 @@ def _build(
     """Export a network, and open, verify and calibrate the engines."""
     graph = DeploymentGraph(model, options.precision, options.camera_size)
     contract = InputContract(
-        graph.input_size, options.batch, "host" if options.camera_size is None else "graph"
+        graph.input_size,
+        options.batch,
+        "host" if options.camera_size is None else "graph",
+        options.bit_depth,
     )
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / MODEL
@@ -223,23 +232,25 @@ def _build(
     report(f"exported {options.precision} ONNX, opset {opset(onnx_model)}, {size_mb:.1f} MB")
 
     with progress("reference, torch", len(verify)) as on_images:
-        reference = score_files(torch_scorer(model), verify, on_images)
+        reference = score_files(torch_scorer(model), verify, on_images, options.bit_depth)
     engines, built_files = {}, {}
     for name, (engine, built) in _open_engines(onnx_bytes, contract.size, options, report).items():
         if engine is None:
             parity, outputs = {}, reference
             if calibration != verify:
                 with progress("reference, thresholds", len(calibration)) as on_images:
-                    outputs = score_files(torch_scorer(model), calibration, on_images)
+                    outputs = score_files(
+                        torch_scorer(model), calibration, on_images, options.bit_depth
+                    )
         else:
             scorer = engine_scorer(engine, contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
-                outputs = score_files(scorer, verify, on_images)
+                outputs = score_files(scorer, verify, on_images, options.bit_depth)
             parity = _verify(name, reference, outputs, options.precision)
             if calibration != verify:
                 with progress(f"{name}, thresholds", len(calibration)) as on_images:
-                    outputs = score_files(scorer, calibration, on_images)
+                    outputs = score_files(scorer, calibration, on_images, options.bit_depth)
             if gate is not None:
                 parity |= gate.check(name, outputs, scorer)
         thresholds = _calibrate(outputs, options.false_alarm_rate)
@@ -408,7 +419,9 @@ def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) 
     order = np.argsort(pred_scores, kind="stable")
     wished = dict.fromkeys(map(int, (order[-1], order[len(order) // 2], order[0])))
     chosen = sorted(list(wished)[: golden_count(contract.size, anomaly_maps.shape[1:])])
-    images = np.stack([fit_input(read_image(paths[i]), contract) for i in chosen])
+    images = np.stack(
+        [fit_input(read_image(paths[i], contract.bit_depth), contract) for i in chosen]
+    )
     return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
 
 

@@ -13,6 +13,7 @@ import torch
 
 from stpm.runtime.errors import CheckpointError
 from stpm.runtime.partial import partial_path
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.adopt import adopt, load_inert
 from stpm.train.backbones import StateDict, first_line, state_hash
 from stpm.train.methods import Config, Network, config_from_dict, open_method
@@ -45,6 +46,11 @@ class Checkpoint:
         """Build the network with these weights, in evaluation mode."""
         network = open_method(self.config.method).network(self.config, self.teacher, self.student)
         return network.requires_grad_(False).eval()
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits that the camera used of the 16 of deep images."""
+        return int(self.training.get("options", {}).get("bit_depth", FULL_DEPTH))
 
     def held_out_images(self) -> list[Path]:
         """Return the paths of the images that were held out in training; empty if unknown."""
