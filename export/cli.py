@@ -133,7 +133,8 @@ def export(
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
 
-    from stpm.export.pipeline import ExportOptions, export_bundle
+    from stpm.export.options import ExportOptions
+    from stpm.export.pipeline import export_bundle
     from stpm.runtime.backends.tensorrt_build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import find_category, list_images, open_category
