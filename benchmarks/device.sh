@@ -12,6 +12,10 @@ if compgen -G "$wheels/*.whl" >/dev/null; then
   "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
     --target "$site" "$wheels"/*.whl
 fi
+# ONNX Runtime's CUDA wheel, where all its parts have arrived; see scripts/device-wheels.
+if [ -f "$wheels/parts.sha256" ] && (cd "$wheels" && sha256sum --quiet --check parts.sha256); then
+  cat "$wheels"/parts/* | tar -C "$site" -xJ
+fi
 export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 # From a copy: a build leaves files in the folder that it builds.
 mkdir "$site/source"

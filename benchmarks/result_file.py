@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 from stpm.benchmarks.environment import environment
 from stpm.runtime.bundle import MODEL, Bundle
 from stpm.runtime.errors import DataError
+from stpm.runtime.partial import partial_path
 
 SCHEMA_VERSION = 1
 KINDS = ("accuracy", "latency", "peers")
@@ -61,7 +61,7 @@ def write_result(path: Path, content: dict[str, Any]) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.capabilities import processor_precisions
 from stpm.runtime.console import command, note, parse_size, say
 from stpm.runtime.errors import ExportError
+
+if TYPE_CHECKING:
+    from stpm.train.checkpoint import Checkpoint
 
 
 def export(
@@ -148,6 +151,9 @@ def export(
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )
     calibration = _folder_or(calibrate, checkpoint.held_out_images(), "--calibrate")
+    for flag, folder in (("--verify", verify), ("--calibrate", calibrate)):
+        if folder is not None:
+            _check_not_trained_on(checkpoint, list_images(folder), flag)
     trained_on = _folder_or(quantize, checkpoint.train_images(), "--quantize") if int8 else []
     samples = (
         open_category(data, category or find_category(ckpt, data)).test_samples() if data else []
@@ -229,6 +235,27 @@ def _folder_or(folder: Path | None, recorded: list[Path], flag: str) -> list[Pat
             f"good images with {flag} DIR."
         )
     return recorded
+
+
+def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) -> None:
+    """Say it, or refuse, where images that set thresholds were trained on: they score too low."""
+    from stpm.train.datasets import data_hash, read_images
+
+    trained_on = set(checkpoint.training.get("train_sha256", ()))
+    if not trained_on:
+        return
+    _, images = read_images(paths, checkpoint.config.input_size)
+    count = sum(data_hash(image) in trained_on for image in images)
+    if count == len(paths):
+        raise ExportError(
+            f"all {count} images of {flag} were trained on, expected others: what a student has "
+            "learned scores too low; name a folder of other good images."
+        )
+    if count:
+        note(
+            f"{count} of the {len(paths)} images of {flag} were trained on and score too low; "
+            "leave them out"
+        )
 
 
 def _precision(**chosen: bool) -> str:

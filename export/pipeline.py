@@ -34,11 +34,14 @@ from stpm.runtime.backends.probe import check_in_child
 from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.bundle import (
     GOLDEN,
+    MAX_GOLDEN_BYTES,
+    MAX_SIDE,
     MODEL,
     EngineRecord,
     Golden,
     InputContract,
     Manifest,
+    check_readable,
     golden_bytes,
     write_bundle,
 )
@@ -120,6 +123,7 @@ def export_bundle(
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
     _check_before_work(options, verify, calibration)
+    _check_sizes(options.camera_size, checkpoint.config.input_size)
     model = checkpoint.model()
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
@@ -141,7 +145,7 @@ def export_bundle(
     )
     golden = _golden(verify, built.contract, built.reference)
     files = {MODEL: built.onnx, GOLDEN: golden_bytes(golden)} | built.files
-    return write_bundle(out, manifest, files)
+    return write_bundle(out, manifest, files, check_readable)
 
 
 @dataclass(frozen=True)
@@ -258,6 +262,17 @@ def _check_before_work(
         check_image_count(len(calibration), options.false_alarm_rate)
     for name in options.engines or ():
         check_engine(name, to_export=True)
+
+
+def _check_sizes(camera_size: tuple[int, int] | None, network_size: tuple[int, int]) -> None:
+    """Refuse what a bundle's reader would refuse."""
+    size = camera_size or network_size
+    if max(*size, *network_size) > MAX_SIDE or not golden_count(size, network_size):
+        raise ExportError(
+            f"got images of {size[0]}x{size[1]} pixels and a network of "
+            f"{network_size[0]}x{network_size[1]}, expected sides up to {MAX_SIDE} and a bundle's "
+            f"golden image within {MAX_GOLDEN_BYTES >> 20} MB; train with a smaller --input-size."
+        )
 
 
 def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
@@ -388,12 +403,19 @@ def _built_for(record: EngineRecord) -> str:
 
 
 def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) -> Golden:
-    """Take the images of the lowest, the median and the highest score."""
+    """Take the images of the highest, the median and the lowest score, as many as may be kept."""
     anomaly_maps, pred_scores = reference
     order = np.argsort(pred_scores, kind="stable")
-    chosen = sorted({int(order[0]), int(order[len(order) // 2]), int(order[-1])})
+    wished = dict.fromkeys(map(int, (order[-1], order[len(order) // 2], order[0])))
+    chosen = sorted(list(wished)[: golden_count(contract.size, anomaly_maps.shape[1:])])
     images = np.stack([fit_input(read_image(paths[i]), contract) for i in chosen])
     return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
+
+
+def golden_count(input_size: Sequence[int], map_size: Sequence[int]) -> int:
+    """Return how many images and maps of these sizes a bundle may hold."""
+    image_bytes = 3 * input_size[0] * input_size[1]
+    return MAX_GOLDEN_BYTES // (image_bytes + 4 * map_size[0] * map_size[1] + 4)
 
 
 def _versions() -> dict[str, str]:

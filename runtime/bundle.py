@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as brief
@@ -32,6 +31,7 @@ from stpm.runtime.manifest import (
     Manifest,
     parse_manifest,
 )
+from stpm.runtime.partial import leftovers, partial_path
 
 __all__ = [
     "GOLDEN",
@@ -48,6 +48,7 @@ __all__ = [
     "Golden",
     "InputContract",
     "Manifest",
+    "check_readable",
     "golden_bytes",
     "write_bundle",
 ]
@@ -129,13 +130,20 @@ class Bundle:
         return Golden(**arrays)
 
 
-def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+def write_bundle(
+    path: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    check: Callable[[Path], None] = lambda _: None,
+) -> Manifest:
     """Write a bundle in one step: a reader sees the old folder, none, or the whole new one.
 
     Args:
         path: the folder; replaced if it exists.
         manifest: its `files` are filled in here.
         files: content by name.
+        check: called with the whole folder before it takes the place of the old one; what it
+            raises leaves that as it is.
 
     Returns:
         The manifest as written.
@@ -145,9 +153,10 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     """
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
         raise BundleError(f"{path}: is a folder but no bundle; choose another name.")
-    partial, old = (
-        path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("partial", "old")
-    )
+    for leftover in leftovers(path, "old"):
+        if not path.exists():
+            leftover.rename(path)  # a process was killed between two steps of replacing it
+    partial, old = (partial_path(path, kind) for kind in ("partial", "old"))
     entries = {
         name: FileEntry(hashlib.sha256(content).hexdigest(), len(content))
         for name, content in files.items()
@@ -158,6 +167,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         for name, content in files.items():
             (partial / name).write_bytes(content)
         (partial / MANIFEST).write_text(complete.to_json())
+        check(partial)
         if path.is_dir():
             path.rename(old)
         partial.rename(path)
@@ -167,6 +177,14 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         for folder in (partial, old):
             shutil.rmtree(folder, ignore_errors=True)
     return complete
+
+
+def check_readable(path: Path) -> None:
+    """Open a bundle whole, as a reader will; BundleError where one would refuse it."""
+    bundle = Bundle(path)
+    bundle.golden()
+    for name in bundle.manifest.files:
+        bundle.read(name)
 
 
 def golden_bytes(golden: Golden) -> bytes:

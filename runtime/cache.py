@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from stpm.runtime.partial import partial_path
+
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -41,7 +43,7 @@ def read_cache(name: str) -> bytes | None:
 def write_cache(name: str, content: bytes) -> None:
     """Keep content under a name; where the folder cannot be written, nothing is kept."""
     folder = cache_folder()
-    partial = folder / f".{name}.{os.getpid()}.partial"
+    partial = partial_path(folder / name)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

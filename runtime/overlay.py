@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.partial import partial_path
 from stpm.runtime.result import Result
 
 _CONTROL_POINTS = "000004 210c4a 57106e 8a226a bc3754 e45a31 f98e09 f9cb35 fcffa4"
@@ -211,7 +211,7 @@ def _lay_out(
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = partial_path(path)
     try:
         picture.save(temporary, format="PNG")
         temporary.replace(path)

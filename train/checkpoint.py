@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.partial import partial_path
 from stpm.train.adopt import adopt, load_inert
 from stpm.train.backbones import StateDict, first_line, state_hash
 from stpm.train.methods import Config, Network, config_from_dict, open_method
@@ -62,7 +63,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint; the file is either the old one or the whole new one at any time."""
     content = {"format_version": FORMAT_VERSION} | vars(checkpoint)
     content["config"] = checkpoint.config.to_dict()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         with partial.open("wb") as file:
             torch.save(content, file)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stpm.runtime.bundle import MAX_SIDE
 from stpm.runtime.console import command, note, parse_size, progress, say
 from stpm.runtime.errors import DataError, StpmError
 
@@ -142,7 +143,10 @@ def train(
         for name, value in (("backbone", backbone), ("levels", levels))
         if value is not None
     }
-    config = configure(method, parse_size(input_size), own)
+    size = parse_size(input_size)
+    if max(size) > MAX_SIDE:
+        raise typer.BadParameter(f"got --input-size {input_size}, expected up to {MAX_SIDE}.")
+    config = configure(method, size, own)
     given: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,

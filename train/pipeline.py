@@ -18,6 +18,7 @@ from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import (
     data_hash,
     list_images,
+    note_unused_range,
     read_images,
     split_held_out,
     take_share,
@@ -70,6 +71,7 @@ def read_source(
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
     paths, pixels = read_images(chosen, config.input_size, on_bad=on_bad)
+    note_unused_range(paths, pixels)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(folder.resolve(), names, pixels, train_index, held_out_index)
@@ -156,6 +158,7 @@ def _record(source: Source, options: FitOptions) -> dict[str, Any]:
         "train": [source.names[i] for i in source.train_index],
         "held_out": [source.names[i] for i in source.held_out_index],
         "data_sha256": data_hash(source.images),
+        "train_sha256": [data_hash(source.images[i]) for i in source.train_index],
         "options": options.to_dict(),
         "versions": {
             "stpm": version("stpm"),

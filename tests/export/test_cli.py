@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from stpm.export import gate
 from stpm.export.cli import main, parse_batch
 from stpm.runtime import Bundle, Detector, backends
+from stpm.train.checkpoint import load_checkpoint
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -196,3 +197,45 @@ def test_images_that_are_gone_are_asked_for(
     code, _, stderr = run("--ckpt", moved, "--int8", "--calibrate", data_root / "weave/test/good")
     assert code == 1
     assert "with --quantize DIR" in stderr
+
+
+def test_images_that_were_trained_on_do_not_set_thresholds(
+    checkpoint_path: Path, tmp_path: Path
+) -> None:
+    """By their pixels: copies under other names are the same images."""
+    checkpoint = load_checkpoint(checkpoint_path)
+    folder = tmp_path / "calibration"
+    folder.mkdir()
+    trained_on, held_out = checkpoint.train_images(), checkpoint.held_out_images()
+    for i, path in enumerate(trained_on):
+        shutil.copy(path, folder / f"a{i}{path.suffix}")
+    arguments = ("--ckpt", checkpoint_path, "--out", tmp_path / "a.stpm", "--calibrate", folder)
+    code, _, stderr = run(*arguments)
+    assert code == 1
+    assert f"all {len(trained_on)} images of --calibrate were trained on" in stderr
+    for i, path in enumerate(held_out):
+        shutil.copy(path, folder / f"b{i}{path.suffix}")
+    code, _, stderr = run(*arguments, "--engine", "onnxruntime")
+    assert code == 0, stderr
+    total = len(trained_on) + len(held_out)
+    assert f"{len(trained_on)} of the {total} images of --calibrate were trained on" in stderr
+
+
+def test_the_input_size_of_a_foreign_checkpoint(
+    checkpoint_path: Path, tmp_path: Path, data_root: Path
+) -> None:
+    checkpoint = load_checkpoint(checkpoint_path)
+    parts = (("model_s", checkpoint.student), ("model_t", checkpoint.teacher))
+    state = {f"{name}.{key}": value for name, part in parts for key, value in part.items()}
+    torch.save({"state_dict": state}, tmp_path / "port.pth")
+    good = data_root / "weave/train/good"
+    arguments = ("--ckpt", tmp_path / "port.pth", "--out", tmp_path / "a.stpm")
+    options = ("--calibrate", good, "--engine", "onnxruntime", "--input-size", "48x64")
+    code, _, stderr = run(*arguments, *options)
+    assert code == 0, stderr
+    assert Bundle(tmp_path / "a.stpm").manifest.input.size == (48, 64)
+    code, _, stderr = run(
+        "--ckpt", checkpoint_path, "--out", tmp_path / "b.stpm", "--input-size", "48x64"
+    )
+    assert code == 1
+    assert "leave --input-size out" in stderr

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.pipeline import ExportOptions, export_bundle, golden_count
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
 from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine
@@ -269,3 +269,24 @@ def test_a_real_student_keeps_its_scores(tmp_path: Path) -> None:
         for grey in (0, 255):
             assert np.isfinite(detector(np.full((256, 256), grey, np.uint8)).score)
     assert np.argsort(results["fp32"]).tolist() == np.argsort(results["fp16"]).tolist()
+
+
+def test_sizes_that_no_reader_opens_are_refused_before_work(checkpoint: Checkpoint) -> None:
+    def no_work(_: str) -> None:
+        raise AssertionError("work was begun")
+
+    held_out = checkpoint.held_out_images()
+    for size in ((16385, 8), (16384, 30000)):
+        options = ExportOptions(camera_size=size)
+        with pytest.raises(ExportError, match="expected sides up to 16384"):
+            export_bundle(
+                checkpoint,
+                Path("never.stpm"),
+                options,
+                verify=held_out,
+                calibration=held_out,
+                report=no_work,
+            )
+    assert golden_count((256, 256), (256, 256)) > 3
+    assert golden_count((16384, 16384), (256, 256)) == 1
+    assert golden_count((16384, 16384), (16384, 16384)) == 0

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,7 @@ from stpm.runtime.bundle import (
     Bundle,
     InputContract,
     Manifest,
+    check_readable,
     write_bundle,
 )
 from stpm.runtime.errors import BundleError
@@ -312,3 +315,25 @@ def test_bundle_is_written_into_empty_and_new_folders(tmp_path: Path, name: str)
     (tmp_path / "empty").mkdir()
     written = write_bundle(tmp_path / name, WISHED, FILES)
     assert Bundle(tmp_path / name).manifest == written
+
+
+def test_a_new_bundle_that_no_reader_opens_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "part.stpm"
+    write_bundle(path, WISHED, FILES, check_readable)
+    before = content_of(path)
+    with pytest.raises(BundleError, match="expected"):
+        write_bundle(path, replace(WISHED, map_size=(9, 9)), FILES, check_readable)
+    assert content_of(path) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["part.stpm"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps what is left")
+def test_a_bundle_that_a_killed_process_had_put_aside_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "part.stpm"
+    write_bundle(path, WISHED, FILES)
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    path.rename(tmp_path / f".part.stpm.{dead.pid}.old")
+    with pytest.raises(BundleError, match="expected"):
+        write_bundle(path, replace(WISHED, map_size=(9, 9)), FILES, check_readable)
+    assert Bundle(path).manifest == replace(WISHED, files=Bundle(path).manifest.files)

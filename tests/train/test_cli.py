@@ -271,3 +271,14 @@ def test_a_corrupt_image_stops_the_run_or_is_left_out(
     assert {*training["train"], *training["held_out"]} == {
         f"{i:03}.png" for i in range(15) if i != 4
     }
+
+
+def test_sizes_beyond_what_a_bundle_may_hold(good: Path, flags: list[str]) -> None:
+    assert "expected up to 16384" in refuse_usage("--good", good, *flags, "--input-size", 1000000)
+
+
+def test_a_last_batch_of_one_with_features_of_one_pixel(good: Path, flags: list[str]) -> None:
+    arguments = ("--good", good, *flags, "--levels", "layer1,layer2,layer3", "--input-size", 16)
+    said = refuse(*arguments, "--batch-size", 1)
+    assert "a batch of one image" in said
+    assert "take another --batch-size" in said

@@ -203,3 +203,12 @@ def test_an_interruption_writes_the_last_whole_epoch(
     succeed("--good", good, *flags, "--epochs", 6, "--resume")
     succeed("--good", good, *flags, "--epochs", 6, "--out", tmp_path / "whole.pt")
     assert_same_students(tmp_path / "part.pt", tmp_path / "whole.pt")
+
+
+def test_what_a_killed_run_left_is_removed(good: Path, flags: list[str], tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    left = tmp_path / f".part.pt.{dead.pid}.partial"
+    left.touch()
+    succeed("--good", good, *flags)
+    assert not left.exists()

@@ -16,6 +16,7 @@ from stpm.train.datasets import (
     Sample,
     data_hash,
     list_images,
+    note_unused_range,
     read_images,
     read_mask,
     split_held_out,
@@ -245,3 +246,28 @@ def test_data_hash_sees_every_pixel_and_their_order() -> None:
     brighter[2, 3, 4, 2] ^= 1
     assert len({data_hash(x) for x in (images, brighter, images[::-1], images[:2])}) == 4
     assert data_hash(np.asfortranarray(images)) == data_hash(images.copy())
+
+
+@pytest.mark.parametrize(("bits", "said"), [(10, "have 10 bits"), (12, "have 12 bits"), (16, "")])
+def test_a_camera_that_uses_little_of_16_bits_is_noticed(
+    bits: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    paths = []
+    for i in range(3):
+        pixels = random.integers(0, 1 << bits, (20, 30), np.uint16)
+        pixels[0, 0] = (1 << bits) - 1
+        Image.fromarray(pixels).save(tmp_path / f"{i}.tif")
+        paths.append(tmp_path / f"{i}.tif")
+    note_unused_range(*read_images(paths, (20, 30)))
+    written = capsys.readouterr().err
+    assert said in written
+    assert bool(written) == bool(said)
+
+
+def test_a_dark_picture_of_8_bits_is_no_camera_of_few_bits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((8, 8), 20, np.uint8)).save(tmp_path / "a.png")
+    note_unused_range(*read_images([tmp_path / "a.png"], (8, 8)))
+    assert not capsys.readouterr().err

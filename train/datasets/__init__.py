@@ -4,6 +4,7 @@ from stpm.runtime.listing import list_images
 from stpm.train.datasets.images import (
     data_hash,
     image_exists,
+    note_unused_range,
     read_image,
     read_images,
     read_mask,
@@ -23,6 +24,7 @@ __all__ = [
     "image_exists",
     "labelled_samples",
     "list_images",
+    "note_unused_range",
     "open_category",
     "read_image",
     "read_images",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stpm.runtime.console import note
 from stpm.runtime.errors import DataError
 from stpm.runtime.preprocess import load_image, read_pixels, resize
 from stpm.train.datasets.batches import read_member
@@ -21,6 +22,8 @@ from stpm.train.datasets.samples import Sample
 
 MOST_THREADS = 8
 """That decode images at once."""
+UNUSED_BITS = 2
+"""Upper bits that no value of 16 may have before it is said."""
 MASK_EDGE = 0.25
 """Share of a mask's range at either end that counts as its dark or bright value."""
 MOST_BETWEEN = 0.02
@@ -160,6 +163,25 @@ def read_images(
     if not kept:
         raise DataError("none of the images could be decoded; expected at least one.")
     return kept, images[: len(kept)]
+
+
+def note_unused_range(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
+    """Say it where 16-bit files use so little of their range that 8 bits keep next to nothing.
+
+    Args:
+        paths: of the images, files of their own.
+        images: as `read_images` gives them.
+    """
+    if images.max() >= 256 >> UNUSED_BITS or paths[0].parent.is_file():
+        return
+    deepest = [read_pixels(path) for path in paths]
+    highest = max(int(pixels.max()) for pixels in deepest)
+    if all(pixels.dtype == np.uint16 for pixels in deepest):
+        note(
+            f"{paths[0].parent}: the highest of all 16-bit values is {highest}, so the camera "
+            f"seems to have {max(highest.bit_length(), 1)} bits; the network sees "
+            f"{images.max() + 1} of 256 levels. Scale the images to 65535, here and on the line"
+        )
 
 
 def data_hash(images: NDArray[np.uint8]) -> str:

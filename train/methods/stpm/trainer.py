@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stpm.runtime.errors import StpmError
 from stpm.train.epochs import EpochRecord, Stopwatch
 from stpm.train.methods.contract import interpolate_to
 from stpm.train.methods.stpm.features import TeacherFeatures
@@ -55,16 +56,12 @@ class Fit(OptimisedRunState):
 
     def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return SGD with the options' rates."""
-        options, on_gpu = self.options, self.device.type == "cuda"
-        rate: float | Tensor = options.learning_rate
-        if on_gpu:  # a graph reads it anew each time it is replayed
-            rate = torch.tensor(rate, device=self.device)
+        options = self.options
         return torch.optim.SGD(
             parameters,
-            lr=rate,
+            lr=options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
-            fused=on_gpu or None,
         )
 
     @property
@@ -73,11 +70,26 @@ class Fit(OptimisedRunState):
         return len(self.train), len(self.held_out)
 
     def prepare(self, on_images: Callable[[int], None]) -> str:
-        """Compute the teacher's features; returns a line about them."""
+        """Compute the teacher's features; returns a line about them.
+
+        Raises:
+            StpmError: a batch would give batch norm a single value a channel.
+        """
         used = self.cache_teacher(on_images)
+        self._check_batches()
         cached = self.train.cached_count + self.held_out.cached_count
         total = sum(self.image_counts)
         return f"teacher features of {cached} of {total} images kept, {used / 1e6:.0f} MB"
+
+    def _check_batches(self) -> None:
+        sizes = [level.shape[2:] for level in self.train.targets(torch.arange(1))]
+        size, count, batch = min(sizes), len(self.train), self.options.batch_size
+        if size.numel() == 1 and 1 in (count % batch, batch):
+            raise StpmError(
+                f"got a batch of one image, of {count} in batches of {batch}, whose features are "
+                "1x1, expected several values for batch norm; take another --batch-size or a "
+                "larger --input-size."
+            )
 
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:
         """Compute the teacher's features; returns the bytes that they take."""
