@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from stpm.benchmarks.ablation_cells import RANDOM, Axis, Cell
 from stpm.benchmarks.accuracy import Accuracy, candidates, measure
 from stpm.benchmarks.environment import environment
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.runtime.console import progress
 from stpm.runtime.errors import DataError
 from stpm.train import pipeline, run_files

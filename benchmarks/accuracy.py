@@ -25,6 +25,7 @@ from stpm.runtime.calibration import Calibration
 from stpm.runtime.console import note, progress
 from stpm.runtime.detector import Detector
 from stpm.runtime.overlay import side_by_side
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import (
     GOOD,
@@ -59,6 +60,7 @@ class Candidate:
     calibration: Calibration | None = None
     seed: int | None = None
     parity: dict[str, float] | None = None
+    bit_depth: int = FULL_DEPTH
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,11 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
     if not model.is_dir():
         checkpoint = load_checkpoint(model, teacher_weights)
         scorer, seed = torch_scorer(checkpoint.model()), _seed(checkpoint.training)
-        return [Candidate(model.name, "torch", "fp32", scorer, seed=seed)]
+        return [
+            Candidate(
+                model.name, "torch", "fp32", scorer, seed=seed, bit_depth=checkpoint.bit_depth
+            )
+        ]
     bundle = Bundle(model)
     usable = [name for name in installed_engines() if name in bundle.manifest.engines]
     # With none, the detector says which one to install.
@@ -161,6 +167,7 @@ def _candidate(name: str, detector: Detector) -> Candidate:
         detector.calibration,
         _seed(manifest.provenance.get("training")),
         {**manifest.engines[detector.engine_name].parity, "tolerance": manifest.tolerance},
+        manifest.input.bit_depth,
     )
 
 
@@ -187,7 +194,7 @@ def measure(
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Accuracy:
     """Evaluate one candidate on the test images."""
-    evaluation = evaluate(candidate.scorer, samples, on_images)
+    evaluation = evaluate(candidate.scorer, samples, on_images, candidate.bit_depth)
     anomalous, scores = evaluation.anomalous, evaluation.pred_scores
     (resamples,) = image_auroc_resamples([scores], anomalous)
     intervals = {"image_auroc": quantile_interval(resamples)}
@@ -252,7 +259,7 @@ def save_gallery(
     """
     entries: list[dict[str, Any]] = []
     for sample in samples:
-        image = read_image(sample.path)
+        image = read_image(sample.path, detector.bundle.manifest.input.bit_depth)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
         path = folder / sample.kind / f"{sample.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -152,7 +152,8 @@ class Workload:
     def __init__(self, case: Case, detector: Detector, files: Sequence[Path]) -> None:
         self.case = case
         count = case.images_per_query
-        sources = [load_image(path) for path in files[: min(count, DISTINCT_IMAGES)]]
+        depth = detector.bundle.manifest.input.bit_depth
+        sources = [load_image(path, depth) for path in files[: min(count, DISTINCT_IMAGES)]]
         sources = sources or list(detector.bundle.golden().images)
         height, width = case.image_size
         frames = [

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from stpm.benchmarks.environment import environment
+from stpm.export.engines import engine_scorer
 from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.pipeline import engine_scorer
 from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import quantize
 from stpm.runtime.backends import Engine, Outputs, open_engine

@@ -102,7 +102,7 @@ def peers_result(
             others lack is noted in "left_out".
     """
     checkpoint = load_checkpoint(checkpoint_path, teacher_weights)
-    frames = [read_image(sample.path) for sample in samples]
+    frames = [read_image(sample.path, checkpoint.bit_depth) for sample in samples]
     reference, _ = torch_scorer(checkpoint.model())(frames)
     left_out = []
     with ExitStack() as stack:

@@ -133,7 +133,8 @@ def export(
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
 
-    from stpm.export.pipeline import ExportOptions, export_bundle
+    from stpm.export.options import ExportOptions
+    from stpm.export.pipeline import export_bundle
     from stpm.runtime.backends.tensorrt_build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import find_category, list_images, open_category
@@ -244,7 +245,7 @@ def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) 
     trained_on = set(checkpoint.training.get("train_sha256", ()))
     if not trained_on:
         return
-    _, images = read_images(paths, checkpoint.config.input_size)
+    _, images = read_images(paths, checkpoint.config.input_size, bit_depth=checkpoint.bit_depth)
     count = sum(data_hash(image) in trained_on for image in images)
     if count == len(paths):
         raise ExportError(

@@ -41,23 +41,28 @@ class Gate:
     Attributes:
         good_map: mean of the maps of the good images.
         samples: labelled test images; may be empty.
+        bit_depth: of the images; see `load_image`.
         metrics: of `METRICS` on them, what there is.
     """
 
     good_map: float
     samples: Sequence[Sample]
+    bit_depth: int
     metrics: dict[str, float]
 
     @classmethod
-    def of(cls, model: Network, good: Sequence[Path], samples: Sequence[Sample]) -> Gate:
+    def of(
+        cls, model: Network, good: Sequence[Path], samples: Sequence[Sample], bit_depth: int
+    ) -> Gate:
         """Measure the FP32 model on good images, and on labelled ones if there are any.
 
         Raises:
             DataError: an image or mask cannot be used, or a class is missing.
         """
         scorer = torch_scorer(model)
-        anomaly_maps, _ = score_files(scorer, good)
-        return cls(float(anomaly_maps.mean()), samples, _metrics(scorer, samples))
+        anomaly_maps, _ = score_files(scorer, good, bit_depth=bit_depth)
+        metrics = _metrics(scorer, samples, bit_depth)
+        return cls(float(anomaly_maps.mean()), samples, bit_depth, metrics)
 
     def check(self, name: str, good: Outputs, scorer: Scorer) -> dict[str, float]:
         """Measure an engine likewise.
@@ -81,7 +86,7 @@ class Gate:
             )
         losses = {
             f"{metric}_loss": self.metrics[metric] - found
-            for metric, found in _metrics(scorer, self.samples).items()
+            for metric, found in _metrics(scorer, self.samples, self.bit_depth).items()
         }
         for metric, loss in losses.items():
             if not loss <= LARGEST_LOSS:
@@ -92,9 +97,9 @@ class Gate:
         return {"good_map_ratio": ratio} | losses
 
 
-def _metrics(scorer: Scorer, samples: Sequence[Sample]) -> dict[str, float]:
+def _metrics(scorer: Scorer, samples: Sequence[Sample], bit_depth: int) -> dict[str, float]:
     if not samples:
         return {}
-    overall = evaluate(scorer, samples).overall
+    overall = evaluate(scorer, samples, bit_depth=bit_depth).overall
     found = {metric: getattr(overall, metric) for metric in METRICS}
     return {metric: value for metric, value in found.items() if value is not None}

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.datasets import read_images
 
 QUANTIZATION_IMAGES = 32
@@ -16,7 +17,9 @@ QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
 """Of them all, so that 4 GB suffice: 8 images of 1024x1024."""
 
 
-def quantization_choices(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[Tensor]:
+def quantization_choices(
+    paths: Sequence[Path], size: tuple[int, int], bit_depth: int = FULL_DEPTH
+) -> Iterator[Tensor]:
     """Read one choice of images to quantise on after the other, uint8 (N,height,width,3).
 
     Each is taken evenly from the paths, and no two share an image.
@@ -25,5 +28,5 @@ def quantization_choices(paths: Sequence[Path], size: tuple[int, int]) -> Iterat
     most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
     step = -(-len(paths) // most)
     for start in range(step):
-        _, pixels = read_images(paths[start::step], size)
+        _, pixels = read_images(paths[start::step], size, bit_depth=bit_depth)
         yield torch.from_numpy(pixels)

@@ -93,7 +93,7 @@ def run(
     verdicts: Counter[bool] = Counter()
     for path in found.images:
         try:
-            image = load_image(path)
+            image = load_image(path, detector.bundle.manifest.input.bit_depth)
             result = detector(image)
         except DataError as error:
             note(f"error: {error}")

@@ -89,6 +89,10 @@ class Detector:
         return partial(type(self), path, self.engine_name, **self._options), ()
 
     @property
+    def _bit_depth(self) -> int:
+        return self.bundle.manifest.input.bit_depth
+
+    @property
     def _engine(self) -> Engine:
         return self._engines.get()
 
@@ -111,7 +115,7 @@ class Detector:
             DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
         _check_several(images)
-        loaded = [load_image(image) for image in images]
+        loaded = [load_image(image, self._bit_depth) for image in images]
         if not loaded:
             return []
         sizes = [(image.shape[0], image.shape[1]) for image in loaded]
@@ -130,7 +134,7 @@ class Detector:
             DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
         _check_several(images)
-        loaded = [load_image(image) for image in images]
+        loaded = [load_image(image, self._bit_depth) for image in images]
         return self.infer_scores(self.prepare(loaded)) if loaded else np.empty(0, np.float32)
 
     def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:

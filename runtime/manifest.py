@@ -33,11 +33,13 @@ class InputContract:
         batch: smallest and largest N; equal for a graph of fixed batch.
         resize: "host" when the runtime resizes any image to `size`; "graph" when the graph itself
             does and only images of exactly `size`, the camera's, are accepted.
+        bit_depth: bits that the camera uses of images of 16 bits.
     """
 
     size: tuple[int, int]
     batch: tuple[int, int] = (1, 1)
     resize: str = "host"
+    bit_depth: int = 16
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,10 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
         precision=_choice(values, "precision", PRECISIONS),
         opset=_int("opset", values["opset"], 1, 1000),
         input=InputContract(
-            _pair(contract, "size", MAX_SIDE), batch, _choice(contract, "resize", RESIZES)
+            _pair(contract, "size", MAX_SIDE),
+            batch,
+            _choice(contract, "resize", RESIZES),
+            _int("bit_depth", contract.get("bit_depth", 16), 8, 16),
         ),
         map_size=_pair(values, "map_size", MAX_SIDE),
         tolerance=_fraction(values, "tolerance"),

@@ -17,28 +17,30 @@ ImageSource = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8] | NDArray
 RGB(A) order."""
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jfif"})
-UINT16_PER_UINT8 = 257
-"""65535 / 255: full scale of 16 bits maps to full scale of 8."""
+FULL_DEPTH = 16
+"""Bits of a deep pixel where a camera fills them all."""
 
 
-def load_image(source: ImageSource) -> NDArray[np.uint8]:
+def load_image(source: ImageSource, bit_depth: int = FULL_DEPTH) -> NDArray[np.uint8]:
     """Read one image as 8-bit RGB, upright.
 
-    Grey becomes three equal channels, a palette its colours, transparency is dropped, 16 bits are
-    scaled by 1/257 and rounded, and an EXIF orientation is applied.
+    Grey becomes three equal channels, a palette its colours, transparency is dropped, the full
+    scale of deep pixels becomes 255, rounded, and an EXIF orientation is applied.
 
     Args:
         source: see `ImageSource`. Array channels are RGB or RGBA; uint8 or uint16.
+        bit_depth: bits of 16 that the camera uses, 8 to 16; 8-bit images are as they are.
 
     Returns:
         uint8 (H,W,3), RGB.
 
     Raises:
-        DataError: the file cannot be read as an image, or the array has another shape or dtype.
+        DataError: the file cannot be read as an image, the array has another shape or dtype, or a
+            pixel has more bits than the camera.
     """
     if isinstance(source, np.ndarray):
-        return _rgb_from_array(source)
-    return _rgb_from_array(read_pixels(source))
+        return _rgb_from_array(source, bit_depth, "image")
+    return _rgb_from_array(read_pixels(source), bit_depth, _name(source))
 
 
 def read_pixels(
@@ -106,7 +108,9 @@ def _name(source: str | Path | IO[bytes] | Image.Image) -> str:
     return str(getattr(source, "name", "image stream"))
 
 
-def _rgb_from_array(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+def _rgb_from_array(
+    array: NDArray[np.uint8] | NDArray[np.uint16], bit_depth: int, name: str
+) -> NDArray[np.uint8]:
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     colour = array.ndim == 3 and array.shape[2] in (3, 4)
     if array.dtype not in (np.uint8, np.uint16) or not (grey or colour) or 0 in array.shape:
@@ -115,8 +119,13 @@ def _rgb_from_array(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
             "uint16 of shape (H,W), (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; convert it."
         )
     if array.dtype == np.uint16:
-        half = UINT16_PER_UINT8 // 2
-        array = ((array.astype(np.uint32) + half) // UINT16_PER_UINT8).astype(np.uint8)
+        full = (1 << bit_depth) - 1
+        if bit_depth < FULL_DEPTH and array.max() > full:
+            raise DataError(
+                f"{name}: got a value of {array.max()} from a camera of {bit_depth} bits, expected "
+                f"up to {full}; train with the --bit-depth of the camera."
+            )
+        array = ((array.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
     rgb = (
         np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
         if grey

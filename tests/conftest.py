@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.train.backbones import LEVELS, pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images

@@ -13,6 +13,7 @@ import torch
 
 from stpm.runtime.errors import CheckpointError
 from stpm.runtime.partial import partial_path
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.adopt import adopt, load_inert
 from stpm.train.backbones import StateDict, first_line, state_hash
 from stpm.train.methods import Config, Network, config_from_dict, open_method
@@ -45,6 +46,11 @@ class Checkpoint:
         """Build the network with these weights, in evaluation mode."""
         network = open_method(self.config.method).network(self.config, self.teacher, self.student)
         return network.requires_grad_(False).eval()
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits that the camera used of the 16 of deep images."""
+        return int(self.training.get("options", {}).get("bit_depth", FULL_DEPTH))
 
     def held_out_images(self) -> list[Path]:
         """Return the paths of the images that were held out in training; empty if unknown."""
@@ -93,7 +99,7 @@ def load_checkpoint(
             are not finite, or its teacher differs from the one it was trained with.
     """
     try:
-        content = _read(path)
+        content, is_plain = _read(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint; check the path.") from None
     except Exception as error:
@@ -103,6 +109,11 @@ def load_checkpoint(
             "stpm-train, of the authors' code, of anomalib's Stfpm or of a port."
         ) from error
     if isinstance(content, Mapping) and "format_version" in content:
+        if not is_plain:
+            raise CheckpointError(
+                f"{path}: not a readable checkpoint (it is not made of tensors and plain values); "
+                "expected one that stpm-train wrote."
+            )
         checkpoint = _own(path, dict(content))
         if input_size is not None and input_size != checkpoint.config.input_size:
             height, width = checkpoint.config.input_size
@@ -118,12 +129,12 @@ def load_checkpoint(
     return checkpoint
 
 
-def _read(path: Path) -> Any:
-    """Read tensors and plain values; a file with objects of other programs is read without them."""
+def _read(path: Path) -> tuple[Any, bool]:
+    """Read a file, and say whether it is made of tensors and plain values alone."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True), True
     except UnpicklingError:
-        return load_inert(path)
+        return load_inert(path), False
 
 
 def _check_finite(path: Path, checkpoint: Checkpoint) -> None:

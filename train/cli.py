@@ -114,6 +114,10 @@ def train(
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for the teacher's features, 10^9 bytes.")
     ] = 4.0,
+    bit_depth: Annotated[
+        int,
+        typer.Option(min=8, max=16, help="Bits that the camera uses of images of 16 bits."),
+    ] = 16,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
     precision: Annotated[
         Precision, typer.Option(help="Of the student; auto is bf16 where the hardware has it.")
@@ -159,6 +163,7 @@ def train(
         train_share=train_share,
         seed=seed,
         cache_gb=cache_gb,
+        bit_depth=bit_depth,
         device=device.value,
         precision=precision.value,
         compile=compile_,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stpm.runtime.backends import Outputs
 from stpm.runtime.console import note
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import resize
+from stpm.runtime.preprocess import FULL_DEPTH, resize
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
 from stpm.train.methods import Network
 from stpm.train.metrics import Metrics, evaluate_maps
@@ -66,7 +66,10 @@ def torch_scorer(model: Network) -> Scorer:
 
 
 def score_files(
-    scorer: Scorer, paths: Iterable[Path], on_images: Callable[[int], None] = lambda _: None
+    scorer: Scorer,
+    paths: Iterable[Path],
+    on_images: Callable[[int], None] = lambda _: None,
+    bit_depth: int = FULL_DEPTH,
 ) -> Outputs:
     """Read and score images, a few at a time.
 
@@ -74,6 +77,7 @@ def score_files(
         scorer: see `Scorer`.
         paths: the images, see `read_image`; at least one.
         on_images: called with the number of images done since the last call.
+        bit_depth: see `load_image`.
 
     Raises:
         DataError: a file cannot be decoded.
@@ -82,7 +86,7 @@ def score_files(
     outputs = []
     for start in range(0, len(files), BATCH_SIZE):
         batch = files[start : start + BATCH_SIZE]
-        outputs.append(scorer([read_image(path) for path in batch]))
+        outputs.append(scorer([read_image(path, bit_depth) for path in batch]))
         on_images(len(batch))
     anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
     return anomaly_maps, pred_scores
@@ -92,6 +96,7 @@ def evaluate(
     scorer: Scorer,
     samples: Sequence[Sample],
     on_images: Callable[[int], None] = lambda _: None,
+    bit_depth: int = FULL_DEPTH,
 ) -> Evaluation:
     """Score a test set and compute its metrics, overall and by kind of defect.
 
@@ -101,13 +106,15 @@ def evaluate(
         scorer: see `Scorer`.
         samples: good and defective test images.
         on_images: called with the number of images done since the last call.
+        bit_depth: see `load_image`.
 
     Raises:
         DataError: an image or mask cannot be used, or one of the classes is missing.
     """
     anomalous = np.array([sample.is_anomalous for sample in samples])
     _check_labels(samples, anomalous)
-    anomaly_maps, scores = score_files(scorer, [sample.path for sample in samples], on_images)
+    paths = [sample.path for sample in samples]
+    anomaly_maps, scores = score_files(scorer, paths, on_images, bit_depth)
     kinds = np.array([sample.kind for sample in samples])
     masks, has_pixels = None, np.zeros(len(samples), np.bool_)
     if all(sample.mask is not None for sample in samples if sample.is_anomalous):

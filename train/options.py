@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from stpm.runtime.preprocess import FULL_DEPTH
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -20,6 +22,7 @@ class FitOptions:
         train_share: of the good images to use at all, chosen before any is held out.
         seed: of that choice and of the split, the student's initial weights and the order of the
             images.
+        bit_depth: bits that the camera uses of images of 16 bits.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
         device: "auto", "cpu" or "cuda".
         precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
@@ -35,6 +38,7 @@ class FitOptions:
     train_share: float = 1.0
     seed: int = 0
     cache_gb: float = 4.0
+    bit_depth: int = FULL_DEPTH
     device: str = "auto"
     precision: Precision = "auto"
     compile: bool = False

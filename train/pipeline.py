@@ -30,7 +30,7 @@ from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay"),
-    *("held_out", "train_share", "seed"),
+    *("held_out", "train_share", "seed", "bit_depth"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""
 
@@ -70,7 +70,9 @@ def read_source(
     config.check()  # before minutes of reading
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
-    paths, pixels = read_images(chosen, config.input_size, on_bad=on_bad)
+    paths, pixels = read_images(
+        chosen, config.input_size, on_bad=on_bad, bit_depth=options.bit_depth
+    )
     note_unused_range(paths, pixels)
     train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
     names = [path.relative_to(folder).as_posix() for path in paths]

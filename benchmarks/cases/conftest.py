@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import list_images

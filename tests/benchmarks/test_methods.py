@@ -12,7 +12,8 @@ from stpm.benchmarks.accuracy import accuracy_result
 from stpm.benchmarks.peers import peers_result
 from stpm.benchmarks.tables import peers_tables
 from stpm.benchmarks.verdict_speed import speed_findings
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.cli import main as train
 from stpm.train.datasets import labelled_samples, list_images

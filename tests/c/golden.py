@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.runtime import Detector
 from stpm.runtime.bundle import (
     GOLDEN,

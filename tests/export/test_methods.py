@@ -11,7 +11,8 @@ import torch
 
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.runtime import Detector
 from stpm.runtime.backends import open_engine
 from stpm.runtime.bundle import MODEL, Bundle, InputContract

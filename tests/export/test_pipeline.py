@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stpm.export.pipeline import ExportOptions, export_bundle, golden_count
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle, golden_count
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
 from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine

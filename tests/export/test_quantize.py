@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from stpm.export import gate, pipeline, quantization_images
 from stpm.export.gate import LARGEST_LOSS, Gate, GateError
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.export.quantization_images import quantization_choices
 from stpm.export.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.weights import fold_batch_norm

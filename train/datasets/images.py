@@ -15,7 +15,7 @@ from PIL import Image
 
 from stpm.runtime.console import note
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import load_image, read_pixels, resize
+from stpm.runtime.preprocess import FULL_DEPTH, load_image, read_pixels, resize
 from stpm.train.datasets.batches import read_member
 from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
@@ -30,12 +30,13 @@ MOST_BETWEEN = 0.02
 """Share of pixels that may lie between: the edges of defects in a mask saved as JPEG."""
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, bit_depth: int = FULL_DEPTH) -> NDArray[np.uint8]:
     """Read one image as `load_image` does, also from a data set's file of many.
 
     Args:
         path: of an image, or of a batch of CIFAR-10 or an IDX file of MNIST with the image's number
             below, as in `data_batch_1/00042`.
+        bit_depth: see `load_image`.
 
     Returns:
         uint8 (H,W,3), RGB.
@@ -44,7 +45,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: it cannot be read.
     """
     if not path.parent.is_file():
-        return load_image(path)
+        return load_image(path, bit_depth)
     return read_idx_member(path) if is_idx(path.parent) else read_member(path)
 
 
@@ -125,6 +126,7 @@ def read_images(
     size: tuple[int, int],
     *,
     on_bad: Callable[[DataError], None] | None = None,
+    bit_depth: int = FULL_DEPTH,
 ) -> tuple[list[Path], NDArray[np.uint8]]:
     """Read and resize images into one array.
 
@@ -133,6 +135,7 @@ def read_images(
         size: (height, width) in pixels.
         on_bad: called with the error of a file that cannot be decoded, which is then left out;
             None stops at the first one.
+        bit_depth: see `load_image`.
 
     Returns:
         The paths that were read, and uint8 (N,height,width,3).
@@ -145,7 +148,7 @@ def read_images(
 
     def resized(path: Path) -> NDArray[np.uint8] | DataError:
         try:
-            return resize(read_image(path), size)
+            return resize(read_image(path, bit_depth), size)
         except DataError as error:
             return error
 
@@ -180,7 +183,8 @@ def note_unused_range(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
         note(
             f"{paths[0].parent}: the highest of all 16-bit values is {highest}, so the camera "
             f"seems to have {max(highest.bit_length(), 1)} bits; the network sees "
-            f"{images.max() + 1} of 256 levels. Scale the images to 65535, here and on the line"
+            f"{images.max() + 1} of 256 levels. Train with --bit-depth "
+            f"{max(highest.bit_length(), 8)}"
         )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from stpm.export.pipeline import ExportOptions, export_bundle
+from stpm.export.options import ExportOptions
+from stpm.export.pipeline import export_bundle
 from stpm.runtime import BackendError, Bundle, DataError, Detector
 from stpm.runtime.backends.torch_cuda import TorchCudaEngine
 from stpm.runtime.gpu import gpu_count

@@ -1,0 +1,33 @@
+"""What to build: the options of an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stpm.runtime.backends.tensorrt_build import BuildOptions
+from stpm.runtime.preprocess import FULL_DEPTH
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to build.
+
+    Attributes:
+        precision: of teacher and student: "fp32", "fp16", "bf16" or "int8".
+        distil: in INT8, epochs of fine-tuning the student; see `stpm.export.distil`.
+        camera_size: (height, width) to resize from inside the graph; None resizes on the host.
+        batch: smallest and largest batch.
+        false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
+        engines: to verify and calibrate; None takes all that are installed and can run the graph.
+        bit_depth: of deep images; the checkpoint's, whatever is given.
+        build: how TensorRT engines are built.
+    """
+
+    precision: str = "fp32"
+    distil: int = 0
+    camera_size: tuple[int, int] | None = None
+    batch: tuple[int, int] = (1, 1)
+    false_alarm_rate: float | None = None
+    engines: tuple[str, ...] | None = None
+    bit_depth: int = FULL_DEPTH
+    build: BuildOptions = field(default_factory=BuildOptions)
