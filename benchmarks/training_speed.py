@@ -172,7 +172,7 @@ def training_speed(
     config = ModelConfig(input_size=(input_size, input_size))
     options = FitOptions(device="cpu")
     source = read_source(good, config, options)
-    model, _ = open_method("stpm").blank(config, options, TeacherSource(teacher_weights), [])
+    model, _ = open_method("stpm").blank(config, options, TeacherSource(teacher_weights))
     assert isinstance(model, Stpm)
     train, held_out = (source.images[i] for i in (source.train_index, source.held_out_index))
     untouched = copy.deepcopy(model)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stpm.runtime.bundle import MAX_SIDE
-from stpm.runtime.console import command, note, parse_size, say
+from stpm.runtime.console import command, note, parse_size, progress, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -245,18 +245,19 @@ def _run(
         teacher_images=teacher.images,
         teacher_folder=teacher.folder,
         resume=checkpoint if resume else None,
+        progress=progress,
     )
     note(
         f"{config.method}, teacher: {blank.teacher_id['source']} weights "
         f"{blank.teacher_id['sha256'][:12]}; training on {fit.device} in {fit.dtype}"
     )
-    with TrainingProgress(fit) as progress:
-        progress.cache_teacher()
+    with TrainingProgress(fit) as bar:
+        bar.cache_teacher()
         try:
-            run = pipeline.train(fit, blank, checkpoint, progress.on_step)
+            run = pipeline.train(fit, blank, checkpoint, bar.on_step)
             with _sigterm_as_interrupt(), closing(run) as epochs:
                 for record in epochs:
-                    progress.on_epoch(record)
+                    bar.on_epoch(record)
         except KeyboardInterrupt as interruption:
             note(
                 f"interrupted after epoch {fit.written_epoch}; "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from stpm.train.datasets import (
     take_share,
 )
 from stpm.train.epochs import EpochRecord
-from stpm.train.methods import Config, TeacherSource, Trainer, open_method
+from stpm.train.methods import Config, Progress, TeacherSource, Trainer, open_method
 from stpm.train.options import FitOptions
 from stpm.train.run_files import RunFiles
 
@@ -78,6 +79,11 @@ def read_source(
     return Source(folder.resolve(), names, pixels, train_index, held_out_index)
 
 
+@contextmanager
+def _silently(*_: object) -> Iterator[Callable[[int], None]]:
+    yield lambda _: None
+
+
 def prepare(
     source: Source,
     config: Config,
@@ -87,10 +93,17 @@ def prepare(
     teacher_images: Path | None = None,
     teacher_folder: Path | None = None,
     resume: Path | None = None,
+    progress: Progress = _silently,
 ) -> tuple[Trainer, Checkpoint]:
     """Build teacher and student, new or as a checkpoint left them.
 
-    The teacher's arguments are those of `TeacherSource`.
+    Args:
+        source: from `read_source`.
+        config: of the network.
+        options: of the training.
+        teacher_weights, teacher_images, teacher_folder: see `TeacherSource`.
+        resume: checkpoint to continue.
+        progress: shows the training of a teacher, where the method trains one and none is kept.
 
     Returns:
         The run, ready for its next epoch, and a checkpoint with all but the student's weights.
@@ -102,7 +115,8 @@ def prepare(
     if resume is None:
         teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
         images = [source.folder / source.names[i] for i in source.train_index]
-        model, teacher_id = method.blank(config, options, teacher, images)
+        method.prepare_teacher(config, options, teacher, images, progress)
+        model, teacher_id = method.blank(config, options, teacher)
         record = _record(source, options)
         blank = Checkpoint(config, {}, dict(model.teacher.state_dict()), teacher_id, record)
     else:

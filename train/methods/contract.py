@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ from stpm.train.options import FitOptions
 
 Upsample = Callable[[Tensor], Tensor]
 """Brings maps float32 (N,1,h,w) of the teacher's sizes to the input size, bilinearly."""
+
+Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+"""Shows something by its label, total and unit; what it gives is told of each advance."""
 
 
 class Config(Protocol):
@@ -172,27 +176,47 @@ class Trainer(Protocol):
 
 
 class Method(Protocol):
-    """A method of anomaly detection."""
+    """A method of anomaly detection; those here derive from it."""
 
     config: type[Config]
     options: FitOptions
     """The defaults of training."""
 
+    def prepare_teacher(
+        self,
+        config: Any,
+        options: FitOptions,
+        source: TeacherSource,
+        images: Sequence[Path],
+        progress: Progress,
+    ) -> None:
+        """Train and keep the teacher that `blank` takes, where none is kept; here there is none.
+
+        Args:
+            config, options: of the run.
+            source: of the teacher.
+            images: that are trained on; see `stpm.train.datasets.read_image`.
+            progress: shows what takes long.
+
+        Raises:
+            CheckpointError, DataError: what it is trained with cannot be had.
+        """
+        return None
+
     def blank(
-        self, config: Any, options: FitOptions, source: TeacherSource, images: Sequence[Path]
+        self, config: Any, options: FitOptions, source: TeacherSource
     ) -> tuple[Network, dict[str, str]]:
         """Build an untrained network on a ready teacher.
 
         Args:
             config, options: of the run.
             source: of the teacher.
-            images: that are trained on; see `stpm.train.datasets.read_image`.
 
         Returns:
             The network, and the teacher's identity: `source` and `sha256` of its weights.
 
         Raises:
-            CheckpointError, DataError: the teacher cannot be had.
+            CheckpointError: the teacher cannot be had.
         """
         ...
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,7 @@ from stpm.train.backbones import (
     pyramid,
 )
 from stpm.train.epochs import EpochRecord
-from stpm.train.methods.contract import Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.methods.contract import Method, Network, TeacherSource, Upsample, interpolate_to
 from stpm.train.options import FitOptions
 from stpm.train.run_state import RunState
 
@@ -321,7 +320,7 @@ def _faiss() -> Any:
     return faiss
 
 
-class SpadeMethod:
+class SpadeMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = SpadeConfig
@@ -332,7 +331,6 @@ class SpadeMethod:
         config: SpadeConfig,
         options: FitOptions,  # noqa: ARG002, nothing is drawn at random
         source: TeacherSource,
-        images: Sequence[Path],  # noqa: ARG002, no teacher is trained
     ) -> tuple[Spade, dict[str, str]]:
         """Put an empty gallery beside the pre-trained backbone."""
         try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +20,9 @@ from stpm.train.methods.stad.network import Stad, StadConfig
 from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetworks
 from stpm.train.methods.stad.teacher import (
     Patches,
-    TeacherOptions,
     compactness_loss,
     distillation_loss,
     metric_loss,
-    teacher_of,
 )
 from stpm.train.options import FitOptions
 
@@ -60,30 +61,43 @@ def test_patches_are_crops_of_the_images(data_root: Path) -> None:
 def test_a_teacher_is_trained_once_and_then_reused(
     data_root: Path, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = TeacherOptions(steps=2, batch_size=4, metric=0.5)
     good = sorted((data_root / "weave/train/good").iterdir())
 
-    def take(options: TeacherOptions = options) -> tuple[torch.Tensor, str]:
-        network, name = teacher_of(
-            17,
-            options,
-            weights=teacher_file,
-            images=good,
-            folder=tmp_path / "kept",
-            fit=FitOptions(),
-        )
-        return network.state_dict()["convolutions.0.weight"], name
+    shown: list[tuple[str, int, str]] = []
+    steps: list[int] = []
+
+    @contextmanager
+    def progress(*what: Any) -> Iterator[Callable[[int], None]]:
+        shown.append(what)
+        yield steps.append
+
+    def take(**changed: Any) -> tuple[torch.Tensor, str]:
+        settings = {"teacher_steps": 2, "teacher_batch": 4, "metric": 0.5}
+        config = StadConfig((32, 32), (17,), **(settings | changed))
+        source = TeacherSource(teacher_file, folder=tmp_path / "kept")
+        METHOD.prepare_teacher(config, FitOptions(), source, good, progress)
+        network, identity = METHOD.blank(config, FitOptions(), source)
+        return network.teacher.state_dict()["members.0.convolutions.0.weight"], identity["source"]
 
     first, name = take()
     monkeypatch.setattr(stad_teacher, "train_teacher", None)
     second, same = take()
     assert torch.equal(first, second)
     assert name == same
+    assert shown == [(f"{tmp_path}/kept/stad_teacher_p17.pt, trained on 15 images", 2, "steps")]
+    assert steps == [1, 1]
     with pytest.raises(CheckpointError, match="repeat the same settings"):
-        take(TeacherOptions(steps=3))
+        take(teacher_steps=3)
     (tmp_path / "kept/stad_teacher_p17.pt").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a teacher of STAD"):
         take()
+
+
+def test_a_teacher_that_is_not_kept_is_said(tmp_path: Path) -> None:
+    source = TeacherSource(folder=tmp_path)
+    with pytest.raises(CheckpointError, match="there is no such teacher"):
+        METHOD.blank(StadConfig((32, 32), (17,)), FitOptions(), source)
+    assert not list(tmp_path.iterdir())
 
 
 def test_scores_are_the_papers_errors_standardised() -> None:

@@ -11,41 +11,53 @@ from numpy.typing import NDArray
 
 from stpm.train.backbones import StateDict, load_state, state_hash
 from stpm.train.datasets import list_images
-from stpm.train.methods.contract import TeacherSource
+from stpm.train.methods.contract import Method, Progress, TeacherSource
 from stpm.train.methods.stad.network import Stad, StadConfig
 from stpm.train.methods.stad.patch_networks import PatchNetworks
-from stpm.train.methods.stad.teacher import teacher_of
+from stpm.train.methods.stad.teacher import keep_teacher, kept_teacher, teacher_path
 from stpm.train.methods.stad.trainer import StadTrainer
 from stpm.train.options import FitOptions
 
 TEACHER_FOLDER = Path("stad_teachers")
 
 
-class StadMethod:
+class StadMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = StadConfig
     options = FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
 
-    def blank(
+    def prepare_teacher(
         self,
         config: StadConfig,
         options: FitOptions,
         source: TeacherSource,
         images: Sequence[Path],
+        progress: Progress,
+    ) -> None:
+        """Train the patch networks that the folder does not keep yet."""
+        for patch_size in config.patch_sizes:
+            path = teacher_path(source.folder or TEACHER_FOLDER, patch_size)
+            if not path.is_file():
+                keep_teacher(
+                    path,
+                    patch_size,
+                    config.teacher_options,
+                    weights=source.weights,
+                    images=list_images(source.images) if source.images else images,
+                    fit=options,
+                    progress=progress,
+                )
+
+    def blank(
+        self, config: StadConfig, options: FitOptions, source: TeacherSource
     ) -> tuple[Stad, dict[str, str]]:
-        """Put random students beside the teachers that are kept, or trained now."""
+        """Put random students beside the teachers that are kept."""
         teacher = PatchNetworks(config.patch_sizes)
         names = []
         for i, patch_size in enumerate(config.patch_sizes):
-            teacher.members[i], name = teacher_of(
-                patch_size,
-                config.teacher_options,
-                weights=source.weights,
-                images=list_images(source.images) if source.images else images,
-                folder=source.folder or TEACHER_FOLDER,
-                fit=options,
-            )
+            path = teacher_path(source.folder or TEACHER_FOLDER, patch_size)
+            teacher.members[i], name = kept_teacher(path, patch_size, config.teacher_options)
             names.append(name)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)

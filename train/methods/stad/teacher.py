@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpm.runtime.console import note, progress
 from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import (
     IMAGENET_MEAN,
@@ -31,6 +30,7 @@ from stpm.train.backbones import (
     state_hash,
 )
 from stpm.train.datasets import read_image
+from stpm.train.methods.contract import Progress
 from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetwork
 from stpm.train.options import FitOptions
 from stpm.train.run_state import autocast_to, resolve_device, resolve_precision
@@ -228,47 +228,61 @@ def _deepest(weights: Path | None) -> tuple[FeaturePyramid, dict[str, str]]:
         return load_teacher(BACKBONE, LEVELS[2:3], weights)
 
 
-def teacher_of(
+def teacher_path(folder: Path, patch_size: int) -> Path:
+    """Return where a folder keeps the teacher of a patch size."""
+    return folder / f"stad_teacher_p{patch_size}.pt"
+
+
+def keep_teacher(
+    path: Path,
     patch_size: int,
     options: TeacherOptions,
     *,
     weights: Path | None,
     images: Sequence[Path],
-    folder: Path,
     fit: FitOptions,
-) -> tuple[PatchNetwork, str]:
-    """Take the teacher that the folder keeps, or train one and keep it there.
+    progress: Progress,
+) -> None:
+    """Train a teacher and write it to a file, for this category and others.
+
+    Args:
+        path: see `teacher_path`; its folder is made.
+        patch_size, options, weights, images, fit: see `train_teacher`.
+        progress: is told of each step.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label = f"{path}, trained on {len(images)} images"
+    with progress(label, options.steps, "steps") as on_step:
+        network, identity = train_teacher(patch_size, images, weights, options, fit, on_step)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "options": asdict(options),
+        "backbone": identity,
+        "state": network.state_dict(),
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def kept_teacher(path: Path, patch_size: int, options: TeacherOptions) -> tuple[PatchNetwork, str]:
+    """Read a teacher that `keep_teacher` wrote.
 
     Returns:
         The network, frozen, and the file's name with the hash of its weights.
 
     Raises:
-        CheckpointError: the kept teacher is malformed or was trained otherwise.
+        CheckpointError: the file is missing or malformed, or was trained otherwise.
     """
-    path = folder / f"stad_teacher_p{patch_size}.pt"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with progress(f"teacher p={patch_size}", options.steps, "steps") as on_step:
-            network, identity = train_teacher(patch_size, images, weights, options, fit, on_step)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "options": asdict(options),
-            "backbone": identity,
-            "state": network.state_dict(),
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(content, partial)
-        partial.replace(path)
-        note(f"{path}: trained on {len(images)} images, kept for other categories")
-    return _kept(path, patch_size, options)
-
-
-def _kept(path: Path, patch_size: int, options: TeacherOptions) -> tuple[PatchNetwork, str]:
     network = PatchNetwork(patch_size)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         trained = TeacherOptions(**content["options"])
         network.load_state_dict(content["state"])
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: there is no such teacher; train it first (`Method.prepare_teacher`)."
+        ) from None
     except Exception as error:
         # Truncated files and foreign pickles each raise something else in torch.
         raise CheckpointError(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
-from stpm.train.methods.contract import TeacherSource
+from stpm.train.methods.contract import Method, TeacherSource
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 from stpm.train.methods.stpm.trainer import Fit
 from stpm.train.options import FitOptions
 
 
-class StpmMethod:
+class StpmMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = ModelConfig
@@ -27,7 +24,6 @@ class StpmMethod:
         config: ModelConfig,
         options: FitOptions,
         source: TeacherSource,
-        images: Sequence[Path],  # noqa: ARG002, no teacher is trained
     ) -> tuple[Stpm, dict[str, str]]:
         """Put a random student beside the pre-trained teacher."""
         teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)
