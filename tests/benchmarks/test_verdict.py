@@ -253,3 +253,11 @@ def test_the_summary_counts_answers() -> None:
     )
     assert worst([Answer.YES, Answer.OPEN, Answer.CARE]) is Answer.CARE
     assert worst([]) is Answer.OPEN
+
+
+def test_an_engine_that_never_ran_at_export_is_taken_with_care() -> None:
+    never_ran = row("part.stpm", "torch-cuda", parity={"tolerance": 3e-2})
+    found = answers(row("part.stpm"), never_ran)["verified"]
+    assert found.answer is Answer.CARE
+    assert "Not compared at export: 1" in found.text
+    assert any("torch-cuda" in detail and "could not run" in detail for detail in found.details)
