@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import Version, command, note, parse_size
 from stpm.runtime.errors import ExportError
 
 
@@ -101,6 +101,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Export a checkpoint, verify every engine against it, and set the thresholds."""
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8)

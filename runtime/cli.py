@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from stpm.runtime.console import command, note
+from stpm.runtime.console import Version, command, note
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.overlay import save_pictures
@@ -64,6 +64,7 @@ def run(
             help="Print the folder with libstpm's header and sources, and exit.",
         ),
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Score images: one line each with the verdict, the score and the threshold.
 

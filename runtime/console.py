@@ -5,10 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from stpm.runtime.errors import StpmError
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("stpm"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+    ),
+]
 
 
 def note(message: str) -> None:
@@ -48,7 +64,7 @@ def known_errors(function: Callable[..., None]) -> Callable[..., None]:
 
 def command(function: Callable[..., None]) -> typer.Typer:
     """Make a program of one command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(known_errors(function))
     return app
 

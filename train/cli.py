@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.runtime.console import command, note, parse_size
+from stpm.runtime.console import Version, command, note, parse_size
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Train a method on images of good parts."""
     name = _source_name(data, category, good)
