@@ -10,7 +10,7 @@ import typer
 
 from stpm.benchmarks.ablation_cli import ablation
 from stpm.benchmarks.result_file import check_out, write_result
-from stpm.runtime.console import known_errors, note, parse_size
+from stpm.runtime.console import Version, known_errors, note, parse_size
 from stpm.runtime.errors import StpmError
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class Scenario(StrEnum):
     OFFLINE = "offline"
 
 
-main = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+main = typer.Typer(pretty_exceptions_enable=False)
 
 
 @main.callback()
-def bench() -> None:
+def bench(_version: Version = False) -> None:
     """Measure what was trained and exported."""
 
 

@@ -11,7 +11,7 @@ import typer
 from stpm.runtime.backends import ENGINES
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.capabilities import processor_precisions
-from stpm.runtime.console import command, note, parse_size, say
+from stpm.runtime.console import Version, command, note, parse_size, say
 from stpm.runtime.errors import ExportError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing bundle.")
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Export a checkpoint, verify every engine against it, and set the thresholds."""
     precision = _precision(fp16=fp16, bf16=bf16, int8=int8)

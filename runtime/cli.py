@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stpm.runtime.capabilities import engine_states
-from stpm.runtime.console import command, note, say
+from stpm.runtime.console import Version, command, note, say
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.listing import Found, counts, expand_glob, images_below, read_list
@@ -72,6 +72,7 @@ def run(
             help="Print the folder with libstpm's header and sources, and exit.",
         ),
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Score images: one line each with the verdict, the score and the threshold.
 

@@ -7,6 +7,8 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -19,6 +21,20 @@ def say(message: object) -> None:
     Not by typer.echo, which takes UTF-8 or question marks where the output's encoding is ASCII.
     """
     print(message, flush=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(version("stpm"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+    ),
+]
 
 
 def note(message: str) -> None:
@@ -71,7 +87,7 @@ def known_errors(function: Callable[..., None]) -> Callable[..., None]:
 
 def command(function: Callable[..., None]) -> typer.Typer:
     """Make a program of one command."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(known_errors(function))
     return app
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stpm.runtime.bundle import MAX_SIDE
-from stpm.runtime.console import command, note, parse_size, progress, say
+from stpm.runtime.console import Version, command, note, parse_size, progress, say
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
     ] = False,
+    _version: Version = False,
 ) -> None:
     """Train a method on images of good parts."""
     name = _source_name(data, category, good)
