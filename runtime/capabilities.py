@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stpm.runtime.backends import ENGINES, EngineSpec, is_installed
+from stpm.runtime.backends.probe import run_child
+from stpm.runtime.errors import BackendError
 from stpm.runtime.gpu import compute_capability, gpu_count
 
+OPEN_BUNDLE = """
+import sys
+from stpm.runtime import Detector, StpmError
+try:
+    Detector(sys.argv[1], sys.argv[2])
+except StpmError as error:
+    sys.exit(str(error))
+"""
 PROCESSOR_FLAGS = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
@@ -48,6 +60,30 @@ class EngineState:
 def engine_states() -> list[EngineState]:
     """Describe every engine, the fastest first."""
     return [_state(name, spec) for name, spec in ENGINES.items()]
+
+
+def tried_with(bundle: Path, states: Sequence[EngineState]) -> list[EngineState]:
+    """Open a bundle with each engine that should run, in a process each: some crash.
+
+    Args:
+        bundle: the folder; its golden images are replayed.
+        states: from `engine_states`.
+
+    Returns:
+        The states, with what each engine then said.
+    """
+
+    def tried(state: EngineState) -> EngineState:
+        if not state.runs:
+            return state
+        try:
+            run_child(state.name, ["-c", OPEN_BUNDLE, str(bundle), state.name])
+        except BackendError as error:
+            return replace(state, runs=False, why_not=str(error))
+        return state
+
+    with ThreadPoolExecutor(len(states)) as pool:
+        return list(pool.map(tried, states))
 
 
 def processor_precisions() -> tuple[str, ...] | None:

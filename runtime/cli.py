@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from stpm.runtime.capabilities import engine_states
+from stpm.runtime.bundle import Bundle
+from stpm.runtime.capabilities import engine_states, tried_with
 from stpm.runtime.console import Version, command, note, say
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
@@ -60,7 +61,8 @@ def run(
         bool,
         typer.Option(
             "--engines",
-            help="List the engines: installed or how to, can they run here, in which precisions.",
+            help="List the engines: installed or how to, can they run here, in which precisions; "
+            "with a bundle, each is tried with it.",
         ),
     ] = False,
     _c_sources: Annotated[
@@ -78,11 +80,11 @@ def run(
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
-    if engines == (bundle is not None) or (bundle is not None and not images):
-        raise typer.BadParameter("give a bundle and images, or --engines alone.")
-    if bundle is None or images is None:
-        _print_engines(as_json)
+    if engines and not images:
+        _print_engines(bundle, as_json)
         return
+    if engines or bundle is None or not images:
+        raise typer.BadParameter("give a bundle and images, or --engines with or without a bundle.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
@@ -113,9 +115,12 @@ def run(
         raise typer.Exit(EXIT_ANOMALY)
 
 
-def _print_engines(as_json: bool) -> None:
+def _print_engines(bundle: Path | None, as_json: bool) -> None:
     """Print what a person with a new machine wants to know; commands that help are in the rows."""
     states = engine_states()
+    if bundle is not None:
+        Bundle(bundle)  # a bundle that no engine can open is said once
+        states = tried_with(bundle, states)
     if as_json:
         say(json.dumps([state.to_dict() for state in states]))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import time
@@ -117,6 +118,9 @@ def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
         # First, because it also says what a library without a place for this GPU says.
         with suppress(StpmError):
             built = build_engine(name, model, "fp16", batch, BuildOptions())
+    if name.startswith("onnxruntime"):
+        # The provider takes the CUDA libraries that torch has loaded, wherever they lie.
+        importlib.import_module("torch")
     engine = open_engine(name, model, batch=batch, built=built)
     return Contender(
         "fp16",

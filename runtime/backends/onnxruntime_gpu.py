@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -119,6 +120,10 @@ def load(source: EngineSource) -> OnnxRuntimeGpuEngine:
     refusal = f"ONNX Runtime {ort.__version__} cannot run this graph on the GPU"
     if wanted not in ort.get_available_providers():
         raise BackendError(f"{refusal} (it has no {wanted}); run pip install 'stpm[gpu]'.")
+    # CUDA and cuDNN as pip installs them lie where the provider does not look. What is not found is
+    # printed there; what is missing is said by the session.
+    with redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
     try:
         engine = OnnxRuntimeGpuEngine(source.model, providers, "cuda")
     except Exception as error:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,27 @@ def check_in_child(
             "built_with": built.built_with if built is not None else None,
         }
         (Path(folder) / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "stpm.runtime.backends.probe", folder]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
-        except subprocess.TimeoutExpired:
-            raise BackendError(
-                f"the engine {name} did not open within {limit_s:.0f} s; choose another engine."
-            ) from None
+        run_child(name, ["-m", "stpm.runtime.backends.probe", folder], limit_s)
+
+
+def run_child(name: str, arguments: Sequence[str], limit_s: float = LIMIT_S) -> None:
+    """Run a Python program that opens an engine, and wait for it.
+
+    Args:
+        name: the engine's.
+        arguments: of the interpreter; what fails is the last line that the program says on stderr.
+        limit_s: seconds after which it counts as hanging.
+
+    Raises:
+        BackendError: what it says, the signal that it dies of, or that it hangs.
+    """
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise BackendError(
+            f"the engine {name} did not open within {limit_s:.0f} s; choose another engine."
+        ) from None
     if done.returncode < 0:
         raise BackendError(
             f"the engine {name} died of {signal.Signals(-done.returncode).name} when it was tried "

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from stpm.export.cli import _note_imitation
-from stpm.runtime import capabilities
+from stpm.runtime import Bundle, capabilities
 from stpm.runtime.backends import ENGINES, EngineSpec
+from stpm.runtime.bundle import golden_bytes, write_bundle
 from stpm.runtime.capabilities import engine_states, gpu_precisions, processor_precisions
 from stpm.runtime.cli import main
 
@@ -75,10 +78,36 @@ def test_the_table_and_its_json() -> None:
     assert {"version", "runs", "why_not", "precisions"} <= listed[0].keys()
 
 
-def test_nothing_to_do_is_wrong_usage() -> None:
-    result = CliRunner().invoke(main, [])
+def test_engines_are_tried_with_a_bundle(bundle_path: Path, tmp_path: Path) -> None:
+    """One that the bundle was verified with, and the same after its golden images changed."""
+    copied = Path(shutil.copytree(bundle_path, tmp_path / "weave.stpm"))
+    table = CliRunner().invoke(main, [str(copied), "--engines", "--json"])
+    rows = {row["name"]: row for row in json.loads(table.stdout)}
+    verified = json.loads((copied / "manifest.json").read_text())["engines"]
+    assert rows["onnxruntime"]["runs"] == ("onnxruntime" in verified)
+    assert rows["openvino"]["runs"] == ("openvino" in verified)
+
+    golden = Bundle(copied).golden()
+    changed = replace(golden, anomaly_maps=golden.anomaly_maps * 2)
+    manifest = Bundle(copied).manifest
+    files = {"model.onnx": Bundle(copied).read("model.onnx"), "golden.npz": golden_bytes(changed)}
+    write_bundle(copied, manifest, files)
+    table = CliRunner().invoke(main, [str(copied), "--engines"])
+    (line,) = (line for line in table.stdout.splitlines() if line.startswith("onnxruntime "))
+    assert "no: " in line
+    assert "differs from the golden maps" in line
+
+    (copied / "manifest.json").write_text("{")
+    damaged = CliRunner().invoke(main, [str(copied), "--engines"])
+    assert damaged.exit_code == 1
+    assert damaged.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["a.stpm"], ["a.stpm", "b.png", "--engines"]])
+def test_nothing_to_do_is_wrong_usage(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "--engines alone" in result.stderr
+    assert "--engines with or without" in result.stderr
 
 
 def test_export_says_what_the_processor_imitates(

@@ -41,6 +41,31 @@ def test_fp32_stays_fp32_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert second[0] == "CUDAExecutionProvider"
 
 
+def test_cuda_is_looked_for_first_and_in_silence(
+    model: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime has it")
+    steps: list[str] = []
+
+    class Session:
+        def __init__(self, *_: object, **__: object) -> None:
+            steps.append("session")
+            raise RuntimeError("libcublas.so is missing")
+
+    def preload() -> None:
+        steps.append("preload")
+        print("Failed to load libcublas.so")
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "preload_dlls", preload)
+    monkeypatch.setattr(ort, "InferenceSession", Session)
+    with pytest.raises(BackendError, match=r"on the GPU \(libcublas.so is missing\)"):
+        load(EngineSource("onnxruntime-cuda", model))
+    assert steps == ["preload", "session"]
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_an_onnxruntime_without_the_provider(name: str, model: bytes) -> None:
     if providers_of(name)[0][0] in ort.get_available_providers():
