@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
+from torchvision.io import ImageReadMode, decode_image
 
 from stpm.runtime import DataError
 from stpm.runtime.decoding import MAX_PIXELS
@@ -149,6 +151,32 @@ def test_a_turned_tiff_is_turned_once(dtype: type, tmp_path: Path) -> None:
     pixels, path = noise(dtype, (*SIZE, 3)), tmp_path / "part.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", extratags=[(274, "H", 1, 6, True)])
     np.testing.assert_array_equal(load_image(path), eight_bit_rgb(np.rot90(pixels, 3)))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_torchvisions_decoders_read_the_same(form: str, mode: str) -> None:
+    """A second reader with libraries of its own."""
+    if (form, mode) in (("JPEG", "RGBA"), ("WEBP", "L")):
+        pytest.skip(f"{form} has no {mode}")
+    smooth = np.linspace(0, 255, 40 * 56 * 4).reshape(40, 56, 4).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(smooth).convert(mode).save(file, form, lossless=True, quality=90)
+    content = torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+    expected = decode_image(content, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    difference = np.abs(load_image(file).astype(int) - expected)
+    # Two JPEG libraries may round the inverse transform either way.
+    assert difference.max() <= (2 if form == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+def test_a_bmp_written_by_hand(top_down: bool) -> None:
+    pixels = noise(np.uint8, (5, 4, 3))  # 12 bytes a row: no filling
+    height = -5 if top_down else 5
+    rows = pixels if top_down else pixels[::-1]
+    header = struct.pack("<IiiHHIIiiII", 40, 4, height, 1, 24, 0, 60, 2835, 2835, 0, 0)
+    content = b"BM" + struct.pack("<IHHI", 54 + 60, 0, 0, 54) + header + rows[..., ::-1].tobytes()
+    np.testing.assert_array_equal(load_image(io.BytesIO(content)), pixels)
 
 
 def pages(*images: NDArray[np.uint8], reduced: int | None = None) -> io.BytesIO:
