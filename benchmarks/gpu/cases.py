@@ -21,12 +21,16 @@ BARS = {
     "first_score_s": 20,
     "later_score_s": 6,
     "size_512_over_4_times_256": 1.1,
+    "training_epochs_s": 5,
+    "training_s": 15,
+    "three_trainings_over_one": 2,
 }
-"""What an H100 or H200 is to reach in FP16 at 256x256.
+"""What an H100 or H200 is to reach in FP16 at 256x256, and the first category's training there.
 
 At batch 1 the GPU alone and from host to host; the best batch on the device and, with scores
 alone, from host to host; at batch 1 on the device against torch's FP32; opened and scored once
-with an empty cache and with a full one; and the time of the largest common batch at 512x512.
+with an empty cache and with a full one; the time of the largest common batch at 512x512; the
+epochs of one seed, the same from start to end, and the last of three seeds side by side.
 """
 
 
@@ -80,8 +84,21 @@ def bars(content: dict[str, Any]) -> dict[str, dict[str, float | None]]:
             if twice
             else None
         ),
-    }
+    } | _trained(content.get("training", []))
     return {name: {"bar": bar, "reached": reached[name]} for name, bar in BARS.items()}
+
+
+def _trained(training: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    of_first = [t for t in training if t["category"] == training[0]["category"] and "seconds" in t]
+    alone = next((t for t in of_first if t["side_by_side"] == 1), None)
+    three = [t["seconds"] for t in of_first if t["side_by_side"] == 3]
+    return {
+        "training_epochs_s": alone["epoch_seconds"] if alone else None,
+        "training_s": alone["seconds"] if alone else None,
+        "three_trainings_over_one": (
+            max(three) / alone["seconds"] if alone and len(three) == 3 else None
+        ),
+    }
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

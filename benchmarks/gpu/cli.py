@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from stpm.benchmarks.environment import environment
+from stpm.benchmarks.gpu.cases import bars
 from stpm.benchmarks.gpu.contenders import CONTENDERS, SABOTEURS
 from stpm.benchmarks.gpu.run import Plan, measure
 from stpm.benchmarks.gpu.training import Trainings, train_models
 from stpm.benchmarks.result_file import check_out, write_result
 from stpm.runtime.console import command, note
 from stpm.runtime.errors import DataError
+from stpm.runtime.gpu import gpu_count
 
 
 def device(
     model: Annotated[Path, typer.Option(help="NAME.pt, with its NAME.stpm beside it.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="No case is begun after so many minutes.")
+        float, typer.Option(min=0.1, help="What is not done after so many minutes is left out.")
     ] = 8.0,
     contender: Annotated[
         list[str] | None,
@@ -56,10 +59,13 @@ def device(
     _check(model, contender, on)
     check_out(out)
     deadline = start + 60 * minutes
+    # As an exception: worker processes end with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     content: dict[str, Any] = {"kind": "device", "device": on, "commit": commit}
     content |= {"environment": environment()}
 
     def write() -> None:
+        content["bars"] = bars(content)
         content["minutes"] = (time.monotonic() - start) / 60
         write_result(out, content)
 
@@ -85,8 +91,8 @@ def device(
 
 
 def _check(model: Path, contenders: list[str] | None, on: str) -> None:
-    if on == "cuda" and not torch.cuda.is_available():
-        raise DataError("torch sees no GPU; run this where there is one, or try --device cpu.")
+    if on == "cuda" and not gpu_count():
+        raise DataError("there is no NVIDIA GPU; run this where there is one, or try --device cpu.")
     if not (model.is_file() and model.with_suffix(".stpm").is_dir()):
         raise DataError(
             f"{model}: got no checkpoint with a bundle beside it, expected NAME.pt and NAME.stpm; "

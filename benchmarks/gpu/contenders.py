@@ -8,17 +8,13 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from stpm.export.graph import DeploymentGraph
-from stpm.export.tensorrt import build_engine
 from stpm.runtime.backends import (
     BuiltEngine,
     BulkEngine,
@@ -26,10 +22,7 @@ from stpm.runtime.backends import (
     Outputs,
     open_engine,
 )
-from stpm.runtime.backends.tensorrt_build import BuildOptions
 from stpm.runtime.errors import StpmError
-from stpm.train.checkpoint import load_checkpoint
-from stpm.train.methods.stpm.network import Stpm
 
 OURS = "torch-cuda"
 EAGER = "torch eager fp32"
@@ -67,22 +60,8 @@ class Contender:
     built_with: dict[str, str]
     maps: Callable[[NDArray[np.uint8]], Outputs]
     scores: Callable[[NDArray[np.uint8]], Any] | None
-    device: Callable[[Tensor], Any] | None
+    device: Callable[[Any], Any] | None
     replay_seconds: Callable[[int], float] | None = None
-
-
-def sized_model(checkpoint: Path, size: int) -> Stpm:
-    """Load a student for images of size x size pixels, whatever it was trained on.
-
-    Raises:
-        StpmError: it is of another method.
-    """
-    model = load_checkpoint(checkpoint).model()
-    if not isinstance(model, Stpm):
-        raise StpmError(f"{checkpoint}: is of another method, expected stpm; take it out.")
-    sized = Stpm(replace(model.config, input_size=(size, size)), model.teacher)
-    sized.load_state_dict(model.state_dict())
-    return sized.eval()
 
 
 def open_contender(
@@ -101,20 +80,24 @@ def open_contender(
     Raises:
         Exception: whatever the contender raises.
     """
-    # FP32 means FP32: no TF32.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "dies":
         os.kill(os.getpid(), signal.SIGSEGV)
     if name == "hangs":
         time.sleep(10**6)
     if name.startswith("torch ") or name == COMPILED:
-        return _torch(name, sized_model(checkpoint, size), device)
+        # Not above: an engine's time to its first score is without the training code.
+        from stpm.benchmarks.gpu.torch_contenders import open_torch
+
+        return open_torch(name, checkpoint, size, device)
     return _engine(name, onnx.read_bytes(), (1, batch))
 
 
 def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
     built: BuiltEngine | None = None
     if name.startswith("tensorrt"):
+        from stpm.export.tensorrt import build_engine
+        from stpm.runtime.backends.tensorrt_build import BuildOptions
+
         # First, because it also says what a library without a place for this GPU says.
         with suppress(StpmError):
             built = build_engine(name, model, "fp16", batch, BuildOptions())
@@ -130,30 +113,3 @@ def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
         engine.run_on_device if isinstance(engine, DeviceEngine) else None,
         getattr(engine, "replay_seconds", None),
     )
-
-
-def _torch(name: str, model: Stpm, device: str) -> Contender:
-    precision = "fp16" if name.endswith("fp16") and device == "cuda" else "fp32"
-    network: nn.Module = model
-    if name.endswith("fp16"):
-        network = DeploymentGraph(model, precision).to(memory_format=torch.channels_last)
-    run: Any = network.to(device).eval()
-    if name == COMPILED:
-        # Also captures CUDA graphs.
-        run = torch.compile(run, mode="reduce-overhead", dynamic=False)
-
-    def on_device(images: Tensor) -> Any:
-        with torch.inference_mode():
-            outputs = run(images)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return outputs
-
-    def on_host(images: NDArray[np.uint8]) -> Outputs:
-        maps, scores = on_device(torch.from_numpy(images).to(device))
-        return maps.cpu().numpy(), scores.cpu().numpy()
-
-    def scores(images: NDArray[np.uint8]) -> Any:
-        return on_device(torch.from_numpy(images).to(device))[1].cpu().numpy()
-
-    return Contender(precision, {"torch": torch.__version__}, on_host, scores, on_device)

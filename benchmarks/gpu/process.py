@@ -42,6 +42,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
+            process_group=0,
             env=os.environ
             | {
                 "XDG_CACHE_HOME": str(cache),
@@ -62,8 +63,8 @@ class WorkerProcess:
         self.end()
 
     def end(self) -> None:
-        """End the process."""
-        self._process.kill()
+        """End the process, and the compilers that it started."""
+        self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -79,6 +80,7 @@ class WorkerProcess:
         """
         if self.dead_of:
             raise BackendError(self.dead_of)
+        limit_s = max(limit_s, 0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -86,8 +88,8 @@ class WorkerProcess:
             self._process.stdin.flush()
         except OSError:
             raise self._died() from None
-        if not select.select([self._process.stdout], [], [], max(limit_s, 0))[0]:
-            self._process.kill()
+        if not select.select([self._process.stdout], [], [], limit_s)[0]:
+            self._kill()
             self.dead_of = f"gave no answer to {request['do']!r} within {limit_s:.0f} s"
             raise BackendError(self.dead_of)
         line = self._process.stdout.readline()
@@ -97,6 +99,10 @@ class WorkerProcess:
         if "error" in answer:
             raise BackendError(answer["error"])
         return answer
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _died(self) -> BackendError:
         code = self._process.wait()

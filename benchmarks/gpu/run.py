@@ -6,22 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stpm.benchmarks.gpu.cases import Case, bars, cases
-from stpm.benchmarks.gpu.contenders import OURS, sized_model
+from stpm.benchmarks.gpu.cases import Case, cases
+from stpm.benchmarks.gpu.contenders import OURS
 from stpm.benchmarks.gpu.process import WorkerProcess
-from stpm.benchmarks.roofline import cost_of, measure_peak
-from stpm.export.graph import DeploymentGraph
-from stpm.export.onnx import onnx_from_graph
-from stpm.runtime.bundle import Bundle
 from stpm.runtime.console import note
 from stpm.runtime.errors import BackendError
-from stpm.runtime.preprocess import resize
 
 OPEN_LIMIT_S = 150.0
 CASE_LIMIT_S = 90.0
@@ -70,33 +65,52 @@ def measure(plan: Plan, content: Content, write: Callable[[], None]) -> None:
     for size in plan.sizes:
         if plan.seconds_left <= 0:
             content["left_out"].append(f"{size}x{size}")
-            continue
-        _measure_size(plan, size, content, write)
-    content["bars"] = bars(content)
-    if plan.seconds_left > 0:
-        content["peak"] = asdict(measure_peak(plan.device))
-        content["roofline"] = [_roofline(plan, size, content) for size in plan.sizes]
-    write()
+        else:
+            _measure_size(plan, size, content, write)
+        if size == plan.sizes[0]:
+            _measure_roofline(plan, content)
+            write()
+
+
+def _measure_roofline(plan: Plan, content: Content) -> None:
+    if plan.seconds_left <= 0:
+        content["left_out"].append("roofline")
+        return
+    request = {
+        "do": "roofline",
+        "checkpoint": str(plan.checkpoint),
+        "sizes": list(plan.sizes),
+        "batches": list(plan.batches),
+        "device": plan.device,
+    }
+    found = _in_a_process_of_its_own("roofline", request, plan)
+    if "error" in found:
+        content["refused"]["roofline"] = found["error"]
+    else:
+        content["peak"], content["roofline"] = found["peak"], found["rows"]
 
 
 def _measure_size(plan: Plan, size: int, content: Content, write: Callable[[], None]) -> None:
     request = _prepare(plan, size)
+    prepared = _in_a_process_of_its_own("preparation", request | {"do": "prepare"}, plan)
+    if "error" in prepared:
+        content["refused"][f"preparation of {size}x{size}"] = prepared["error"]
+        return
     is_first = size == plan.sizes[0]
     with ExitStack() as stack:
         if is_first and OURS in plan.contenders:
             for state in ("empty cache", "full cache"):
                 with WorkerProcess(OURS, plan.folder / "cache") as worker:
-                    content["starts"][state] = _ask_or_say(worker, request, OPEN_LIMIT_S)
+                    content["starts"][state] = _ask_or_say(worker, request, OPEN_LIMIT_S, plan)
                     note(f"{OURS}, {state}: {content['starts'][state]}")
                 write()
         workers = [
             stack.enter_context(WorkerProcess(name, plan.folder / "cache"))
             for name in plan.contenders
         ]
-        limit = min(OPEN_LIMIT_S, plan.seconds_left)
         # Side by side: what they compile does not use the GPU, and nothing is timed yet.
         with ThreadPoolExecutor(len(workers)) as pool:
-            opened = list(pool.map(lambda w: _ask_or_say(w, request, limit), workers))
+            opened = list(pool.map(lambda w: _ask_or_say(w, request, OPEN_LIMIT_S, plan), workers))
         modes = {}
         for worker, answer in zip(workers, opened, strict=True):
             note(f"{size}x{size} {worker.name}: {answer.get('error') or 'open'}")
@@ -105,10 +119,10 @@ def _measure_size(plan: Plan, size: int, content: Content, write: Callable[[], N
             else:
                 modes[worker] = answer["modes"]
                 content.setdefault("built_with", {})[worker.name] = answer["built_with"]
-        if Bundle(_bundle(plan.checkpoint)).golden().images.shape[1:3] == (size, size):
+        if prepared["golden_size"] == [size, size]:
             for worker in modes:
-                check = {"do": "check", "bundle": str(_bundle(plan.checkpoint))}
-                content["correctness"][worker.name] = _ask_or_say(worker, check, CASE_LIMIT_S)
+                check = {"do": "check", "bundle": request["bundle"]}
+                content["correctness"][worker.name] = _ask_or_say(worker, check, CASE_LIMIT_S, plan)
                 note(f"correctness, {worker.name}: {content['correctness'][worker.name]}")
         write()
         for case in cases([size], plan.batches, [w.name for w in modes]):
@@ -127,33 +141,32 @@ def _measure_size(plan: Plan, size: int, content: Content, write: Callable[[], N
 
 
 def _prepare(plan: Plan, size: int) -> dict[str, Any]:
-    """Write the graph and the frames of a size; returns the request that opens a contender."""
-    onnx, frames = plan.folder / f"{size}.onnx", plan.folder / f"{size}.npy"
-    largest = max(plan.batches)
-    onnx_from_graph(DeploymentGraph(sized_model(plan.checkpoint, size), "fp16"), onnx, (1, largest))
-    images = Bundle(_bundle(plan.checkpoint)).golden().images
-    np.save(frames, np.stack([resize(image, (size, size)) for image in images]))
+    """Return the request that opens a contender; its graph and frames are yet to be written."""
     return {
         "do": "open",
         "checkpoint": str(plan.checkpoint),
+        "bundle": str(plan.checkpoint.with_suffix(".stpm")),
         "size": size,
-        "onnx": str(onnx),
-        "frames": str(frames),
-        "batch": largest,
+        "onnx": str(plan.folder / f"{size}.onnx"),
+        "frames": str(plan.folder / f"{size}.npy"),
+        "batch": max(plan.batches),
         "device": plan.device,
     }
 
 
-def _bundle(checkpoint: Path) -> Path:
-    return checkpoint.with_suffix(".stpm")
+def _in_a_process_of_its_own(name: str, request: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    with WorkerProcess(name, plan.folder / "cache") as worker:
+        return _ask_or_say(worker, request, OPEN_LIMIT_S, plan)
 
 
-def _ask_or_say(worker: WorkerProcess, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
-    """Ask; what fails is the answer's `error`."""
+def _ask_or_say(
+    worker: WorkerProcess, request: dict[str, Any], limit_s: float, plan: Plan
+) -> dict[str, Any]:
+    """Ask, for as long as the plan has time; what fails is the answer's `error`."""
     if request["do"] == "open":
         request = request | {"contender": worker.name, "started": worker.started}
     try:
-        return worker.ask(request, limit_s)
+        return worker.ask(request, min(limit_s, plan.seconds_left))
     except BackendError as error:
         return {"error": str(error)}
 
@@ -177,8 +190,8 @@ def _time_case(case: Case, workers: Sequence[WorkerProcess], plan: Plan) -> list
                 continue
             runs = min(BLOCK, plan.rounds - start)
             request = {"do": "time", "batch": case.batch, "mode": case.mode, "runs": runs}
-            answer = _ask_or_say(worker, request, CASE_LIMIT_S)
-            result |= {"error": answer["error"]} if "error" in answer else {}
+            answer = _ask_or_say(worker, request, CASE_LIMIT_S, plan)
+            result |= {key: answer[key] for key in ("error", "peak_bytes") if key in answer}
             for key in ("seconds", "gpu_seconds"):
                 result[key] += answer.get(key, [])
     for result in found.values():
@@ -203,16 +216,6 @@ def _sustain(worker: WorkerProcess, modes: Sequence[str], plan: Plan, content: C
             continue
         count = SUSTAINED if plan.device == "cuda" else max(plan.batches)
         request = {"do": "sustain", "batch": count, "mode": mode, "runs": SUSTAINED_RUNS}
-        answer = _ask_or_say(worker, request, CASE_LIMIT_S)
+        answer = _ask_or_say(worker, request, CASE_LIMIT_S, plan)
         content["sustained"].setdefault(worker.name, {})[mode] = answer
         note(f"{count} images in one call, {mode}, {worker.name}: {answer}")
-
-
-def _roofline(plan: Plan, size: int, content: Content) -> dict[str, Any]:
-    from stpm.benchmarks.roofline import Peak
-
-    bytes_a_value = 2 if plan.device == "cuda" else 4
-    cost = cost_of(sized_model(plan.checkpoint, size), (size, size), bytes_a_value)
-    peak = Peak(**content["peak"])
-    least = {str(n): peak.least_seconds(cost.batch(n)) for n in plan.batches}
-    return {"size": size, "image": asdict(cost), "least_seconds": least}

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stpm.benchmarks.accuracy import Candidate, measure
+from stpm.benchmarks.gpu.process import WorkerProcess
 from stpm.runtime.console import note
+from stpm.runtime.errors import BackendError
 from stpm.runtime.listing import folders_in
-from stpm.train.checkpoint import load_checkpoint
-from stpm.train.datasets import labelled_samples
-from stpm.train.evaluate import torch_scorer
 from stpm.train.run_files import log_path
 
 PROGRAM = "from stpm.train.cli import main; main()"
@@ -62,22 +62,21 @@ def _train(plan: Trainings, category: Path, seeds: list[int]) -> list[dict[str, 
         outs = [Path(folder) / f"{category.name}_{seed}.pt" for seed in seeds]
         start = time.perf_counter()
         runs = [_start(plan, category, *pair) for pair in zip(seeds, outs, strict=True)]
-        found = []
-        for seed, out, run in zip(seeds, outs, runs, strict=True):
-            result = {
-                "category": category.name,
-                "seed": seed,
-                "epochs": plan.epochs,
-                "side_by_side": len(seeds),
-            }
-            result |= _finish(run, plan.deadline, start)
-            if "error" not in result:
-                result |= _outcome(out)
-            found.append(result)
-        for result, out in zip(found, outs, strict=True):
-            if "error" not in result:
-                result |= _accuracy(out, category)
-            note(f"trained {result}")
+        with ThreadPoolExecutor(len(runs)) as pool:
+            ended = list(pool.map(lambda run: _finish(run, plan.deadline, start), runs))
+            accuracies = pool.map(lambda out: _accuracy(plan, out, category), outs)
+            found = []
+            for seed, out, end, accuracy in zip(seeds, outs, ended, accuracies, strict=True):
+                result = {
+                    "category": category.name,
+                    "seed": seed,
+                    "epochs": plan.epochs,
+                    "side_by_side": len(seeds),
+                }
+                if "error" not in end:
+                    result |= _epochs(out) | accuracy
+                found.append(result | end)
+                note(f"trained {found[-1]}")
         return found
 
 
@@ -97,13 +96,15 @@ def _finish(run: subprocess.Popen[bytes], deadline: float, start: float) -> dict
         run.kill()
         run.communicate()
         return {"error": "not done when the time was up"}
+    if run.returncode < 0:
+        return {"error": f"died of {signal.Signals(-run.returncode).name}"}
     if run.returncode:
         lines = said.decode(errors="replace").strip().splitlines()
         return {"error": lines[-1] if lines else f"ended with {run.returncode}"}
     return {"seconds": time.perf_counter() - start}
 
 
-def _outcome(out: Path) -> dict[str, Any]:
+def _epochs(out: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in log_path(out).read_text().splitlines()]
     by_stage: Counter[str] = Counter()
     for line in lines:
@@ -111,11 +112,16 @@ def _outcome(out: Path) -> dict[str, Any]:
     return {
         "epoch_seconds": sum(line["seconds"] for line in lines),
         "epoch_seconds_by_stage": dict(by_stage),
-        "best_epoch": load_checkpoint(out).training["best_epoch"],
     }
 
 
-def _accuracy(out: Path, category: Path) -> dict[str, Any]:
-    model = load_checkpoint(out).model()
-    candidate = Candidate(category.name, "torch", "fp32", torch_scorer(model))
-    return asdict(measure(candidate, labelled_samples(category)).evaluation.overall)
+def _accuracy(plan: Trainings, out: Path, category: Path) -> dict[str, Any]:
+    """Measure in a process of its own for as long as there is time; nothing without a model."""
+    if not out.is_file():
+        return {}
+    request = {"do": "accuracy", "checkpoint": str(out), "category": str(category)}
+    with WorkerProcess(f"accuracy of {out.name}", out.parent / "cache") as worker:
+        try:
+            return worker.ask(request, plan.deadline - time.monotonic())
+        except BackendError as error:
+            return {"accuracy_error": str(error)}

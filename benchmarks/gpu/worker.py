@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which answers requests: a line of JSON each way."""
+"""A contender, or the work around it, in a process that answers: a line of JSON each way."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import Any
 
 WARM_UP = 3
 """Runs before a case is timed for the first time."""
+SUSTAINED_S = 3.0
+"""Seconds of the same work after which the power that the GPU tells is that of this work."""
+AROUND = ("prepare", "roofline", "accuracy")
+"""Functions of `stpm.benchmarks.gpu.preparation`."""
 
 
 class Worker:
@@ -24,14 +28,20 @@ class Worker:
         self._warm: set[tuple[int, str]] = set()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what a request's `do` names: open, check, time or sustain."""
+        """Do what a request's `do` names: open, check, time, sustain, or one of `AROUND`."""
         work: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "open": self._open,
             "check": self._check,
             "time": self._time,
             "sustain": self._sustain,
         }
-        return work[request.pop("do")](request)
+        name = request.pop("do")
+        if name in AROUND:
+            from stpm.benchmarks.gpu import preparation
+
+            found: dict[str, Any] = getattr(preparation, name)(request)
+            return found
+        return work[name](request)
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Open the contender and score one image; seconds count from the process's start."""
@@ -82,18 +92,22 @@ class Worker:
             seconds.append(time.perf_counter() - start)
             if replay is not None:
                 gpu_seconds.append(replay(request["batch"]))
-        return {"seconds": seconds, "gpu_seconds": gpu_seconds}
+        return {"seconds": seconds, "gpu_seconds": gpu_seconds} | _peak_memory()
 
     def _sustain(self, request: dict[str, Any]) -> dict[str, Any]:
         """Score many images in one call, repeatedly, and read power and memory meanwhile."""
         from stpm.benchmarks.gpu.nvml import power_w, used_bytes
 
         work, argument = self._case(request["batch"], request["mode"])
-        rates, powers = [], []
-        for _ in range(request["runs"]):
+        rates: list[float] = []
+        powers: list[float | None] = []
+        begun = time.perf_counter()
+        while len(rates) < request["runs"] or time.perf_counter() - begun < SUSTAINED_S:
             start = time.perf_counter()
             work(argument)
             rates.append(len(argument) / (time.perf_counter() - start))
+        for _ in range(request["runs"]):
+            work(argument)
             powers.append(power_w())
         return {"images_per_second": rates, "power_w": powers, "used_bytes": used_bytes()}
 
@@ -111,6 +125,14 @@ class Worker:
                 work(argument)
             self._warm.add((batch, mode))
         return work, argument
+
+
+def _peak_memory() -> dict[str, int]:
+    """Return the most memory of the GPU that torch held in this process, where torch is used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {"peak_bytes": torch.cuda.max_memory_reserved()}
 
 
 def main() -> None:

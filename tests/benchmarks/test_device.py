@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
+from stpm.benchmarks.gpu import cli
 from stpm.benchmarks.gpu.cases import bars, cases
 from stpm.benchmarks.gpu.cli import main
 from stpm.benchmarks.gpu.process import WorkerProcess
 from stpm.benchmarks.gpu.run import Plan, measure
+from stpm.benchmarks.gpu.training import Trainings, train_models
 from stpm.benchmarks.roofline import Cost, Peak, cost_of
 from stpm.runtime import BackendError
 from stpm.train.backbones import pyramid
@@ -101,10 +102,10 @@ def test_what_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     arguments = ("--model", model, "--out", out)
     assert run(*arguments, "--device", "cpu", "--batches", "1,x")[0] == 2
     assert run(*arguments, "--device", "cpu", "--contender", "abacus")[0] == 2
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cli, "gpu_count", lambda: 0)
     code, stderr = run(*arguments)
     assert code == 1
-    assert "torch sees no GPU" in stderr
+    assert "there is no NVIDIA GPU" in stderr
     assert not out.exists()
 
 
@@ -134,8 +135,43 @@ def test_the_time_limit_is_kept_and_what_is_left_out_is_named(model: Path, tmp_p
     plan = Plan(model, ["torch eager fp32"], [1], [64, 96], 3, "cpu", time.monotonic() - 1, folder)
     content: dict[str, Any] = {}
     measure(plan, content, lambda: None)
-    assert content["left_out"] == ["64x64", "96x96"]
+    assert content["left_out"] == ["64x64", "roofline", "96x96"]
     assert content["cases"] == []
+
+
+def test_a_training_that_is_not_done_in_time_is_ended(data_root: Path, teacher_file: Path) -> None:
+    """The first seed alone; there is no time to begin the others."""
+    # Less would do, but a busy machine needs a while to start a process.
+    plan = Trainings(data_root, teacher_file, 10**6, 3, "cpu", time.monotonic() + 20)
+    content: dict[str, Any] = {"left_out": []}
+    train_models(plan, content, lambda: None)
+    (run,) = content["training"]
+    assert run["error"] == "not done when the time was up"
+    assert content["left_out"] == ["training of weave, seeds [0, 1, 2]"]
+
+
+def test_what_surrounds_the_timing_may_fail(model: Path, tmp_path: Path) -> None:
+    """A graph that cannot be made costs its size, and the rest is still measured."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    deadline = time.monotonic() + 300
+    plan = Plan(model, ["torch eager fp32"], [1], [64, 96], 1, "cpu", deadline, folder)
+    (folder / "64.onnx").mkdir()
+    content: dict[str, Any] = {}
+    measure(plan, content, lambda: None)
+    assert list(content["refused"]) == ["preparation of 64x64"]
+    assert {case["size"] for case in content["cases"]} == {96}
+    assert [row["size"] for row in content["roofline"]] == [64, 96]
+
+
+def test_an_engine_is_opened_without_the_training_code() -> None:
+    """Or its time to the first score would be that of imports."""
+    program = "import sys, stpm.benchmarks.gpu.worker, stpm.benchmarks.gpu.contenders; "
+    program += "print(*(name for name in sys.modules if name.startswith(('torch', 'stpm.'))))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = done.stdout.split()
+    assert "stpm.runtime.backends" in loaded, done.stderr
+    assert not [n for n in loaded if n.startswith(("torch", "stpm.train", "stpm.export"))]
 
 
 def test_the_important_cases_come_first() -> None:
@@ -161,6 +197,11 @@ def test_bars_take_what_was_measured() -> None:
         ],
         "sustained": {"torch-cuda": {"scores": {"images_per_second": [9, 26_000, 27_000]}}},
         "starts": {"empty cache": {"first_score_s": 15.0}, "full cache": {"error": "broken"}},
+        "training": [
+            {"category": "a", "side_by_side": 1, "seconds": 20.0, "epoch_seconds": 6.0},
+            *({"category": "a", "side_by_side": 3, "seconds": s} for s in (29.0, 30.0, 28.0)),
+            {"category": "b", "side_by_side": 1, "seconds": 90.0, "epoch_seconds": 60.0},
+        ],
     }
     reached = {name: entry["reached"] for name, entry in bars(content).items()}
     assert reached == pytest.approx(
@@ -173,6 +214,9 @@ def test_bars_take_what_was_measured() -> None:
             "first_score_s": 15,
             "later_score_s": None,
             "size_512_over_4_times_256": 1.05,
+            "training_epochs_s": 6,
+            "training_s": 20,
+            "three_trainings_over_one": 1.5,
         }
     )
 
