@@ -82,16 +82,26 @@ def test_what_becomes_of_each_convolution(student: Callable[[str], nn.Module]) -
 
 
 def test_ranges(student: Callable[[str], nn.Module]) -> None:
-    least, whole, wide = (
-        float(student(change).get_submodule("layer1.0.conv2").input_scale)
-        for change in (
+    """Cutting the highest values pays in some layers, and widens none."""
+
+    def scales(change: str) -> dict[str, float]:
+        return {
+            name: float(module.input_scale)
+            for name, module in student(change).named_modules()
+            if isinstance(module, QuantizedConv) and name != "conv1"  # the image has its own range
+        }
+
+    least, whole, wide = map(
+        scales,
+        (
             "one term, ranges of least squared error",
             "one term",
             "one term, ranges a quarter wider",
-        )
+        ),
     )
-    assert least < whole
-    assert wide == pytest.approx(1.25 * whole)
+    assert all(least[name] <= whole[name] for name in whole)
+    assert any(least[name] < whole[name] for name in whole)
+    assert wide == pytest.approx({name: 1.25 * scale for name, scale in whole.items()})
 
 
 def test_a_precision_that_is_none(checkpoint_path: Path, data_root: Path) -> None:
