@@ -34,7 +34,11 @@ FLAGS = {
     "--train-share",
     "--every",
     "--seed",
+    "--bit-depth",
     "--cache-gb",
+    "--install-completion",
+    "--show-completion",
+    "--version",
     "--device",
     "--precision",
     "--compile",
@@ -81,6 +85,7 @@ def test_every_flag_reaches_the_checkpoint(
         "--every": 1,
         "--seed": 3,
         "--cache-gb": 0.001,
+        "--bit-depth": 12,
     }
     succeed("--good", good, *flags, *(x for pair in more.items() for x in pair))
     checkpoint = load_checkpoint(tmp_path / "part.pt")
@@ -100,6 +105,7 @@ def test_every_flag_reaches_the_checkpoint(
         "train_share": 0.8,
         "seed": 3,
         "cache_gb": 0.001,
+        "bit_depth": 12,
         "device": "cpu",
         "precision": "fp32",
         "compile": False,
