@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import ParityError
+from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.datasets import Sample
 from stpm.train.evaluate import Scorer, evaluate, score_files, torch_scorer
 from stpm.train.methods import Network
@@ -52,7 +53,11 @@ class Gate:
 
     @classmethod
     def of(
-        cls, model: Network, good: Sequence[Path], samples: Sequence[Sample], bit_depth: int
+        cls,
+        model: Network,
+        good: Sequence[Path],
+        samples: Sequence[Sample],
+        bit_depth: int = FULL_DEPTH,
     ) -> Gate:
         """Measure the FP32 model on good images, and on labelled ones if there are any.
 
