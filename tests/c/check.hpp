@@ -30,7 +30,9 @@
         }                                                                             \
     } while (false)
 
-constexpr std::size_t kChannels[] = {1, 3, 3, 4, 4};  // by stpm_format
+constexpr std::size_t kChannels[] = {1, 3, 3, 4, 4, 1, 3, 3, 4, 4};  // by stpm_format
+
+inline std::size_t sample_bytes(int format) { return format >= STPM_GREY16 ? 2 : 1; }
 
 // The bytes of `pixels` in golden.py.
 inline std::vector<std::uint8_t> noise(std::size_t count, std::uint32_t seed) {
@@ -41,6 +43,15 @@ inline std::vector<std::uint8_t> noise(std::size_t count, std::uint32_t seed) {
         h = (h ^ (h >> 13)) * 0xC2B2AE35U;
         bytes[i] = static_cast<std::uint8_t>(h >> 24);
     }
+    return bytes;
+}
+
+// The bytes of `image` in golden.py, whose samples of 16 bits hold no more than the camera's.
+inline std::vector<std::uint8_t> image_noise(int format, int bit_depth, std::size_t count,
+                                             std::uint32_t seed) {
+    std::vector<std::uint8_t> bytes = noise(count, seed);
+    if (sample_bytes(format) == 1) return bytes;
+    for (std::uint8_t &byte : bytes) byte = static_cast<std::uint8_t>(byte >> (16 - bit_depth));
     return bytes;
 }
 

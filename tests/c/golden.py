@@ -43,8 +43,12 @@ from stpm.train.checkpoint import Checkpoint
 from stpm.train.methods.stpm.network import ModelConfig
 
 FORMATS = ("grey", "rgb", "bgr", "rgba", "bgra")
+FORMATS += tuple(f"{name}16" for name in FORMATS)
 """In the order of stpm_format."""
-CHANNELS = (1, 3, 3, 4, 4)
+CHANNELS = (1, 3, 3, 4, 4) * 2
+SAMPLE_BYTES = (1,) * 5 + (2,) * 5
+DEPTHS = (16, 12, 10)
+"""Bits that a camera uses of samples of 16."""
 NETWORK_SIZE = (64, 64)
 VERDICTS = 400
 
@@ -73,16 +77,26 @@ def pixels(count: int, seed: int) -> NDArray[np.uint8]:
     return (h >> np.uint32(24)).astype(np.uint8)
 
 
-def image(form: int, height: int, width: int, stride: int, seed: int) -> NDArray[np.uint8]:
-    """An image as C sees it, in RGB."""
-    channels = CHANNELS[form]
-    rows = pixels(height * stride, seed).reshape(height, stride)[:, : width * channels]
-    whole = rows.reshape(height, width, channels)
-    return load_image(whole[..., [2, 1, 0]] if FORMATS[form].startswith("bgr") else whole)
+def row_bytes(form: int, width: int) -> int:
+    """Bytes of a row without a gap."""
+    return width * CHANNELS[form] * SAMPLE_BYTES[form]
+
+
+def image(
+    form: int, height: int, width: int, stride: int, seed: int, bit_depth: int = 16
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """An image as C sees it, in RGB(A) or grey."""
+    content = pixels(height * stride, seed)
+    if SAMPLE_BYTES[form] == 2:
+        content >>= 16 - bit_depth
+    rows = content.reshape(height, stride)[:, : row_bytes(form, width)]
+    samples = np.ascontiguousarray(rows).view(np.uint8 if SAMPLE_BYTES[form] == 1 else np.uint16)
+    whole = samples.reshape(height, width, CHANNELS[form])
+    return whole[..., [2, 1, 0]] if FORMATS[form].startswith("bgr") else whole
 
 
 def write_resize(out: Path) -> None:
-    """Every format at sizes from 1x1 to 4096x3000, with odd strides."""
+    """Every format at sizes from 1x1 to 4096x3000, with odd strides and each bit depth."""
     draw = random.Random(0)
     cases = []
     for form in range(len(FORMATS)):
@@ -93,10 +107,12 @@ def write_resize(out: Path) -> None:
         cases += [(form, *sizes, draw.randrange(8)) for sizes in fixed + drawn]
     with (out / "resize.bin").open("wb") as file, (out / "resize.txt").open("w") as index:
         for seed, (form, height, width, to_height, to_width, gap) in enumerate(cases):
-            stride = width * CHANNELS[form] + gap
-            source = image(form, height, width, stride, seed)
+            stride = row_bytes(form, width) + gap
+            depth = DEPTHS[seed % len(DEPTHS)]
+            source = load_image(image(form, height, width, stride, seed, depth), depth)
             file.write(resize(source, (to_height, to_width)).tobytes())
-            index.write(f"{form} {height} {width} {stride} {to_height} {to_width} {seed}\n")
+            sizes = f"{form} {height} {width} {stride} {to_height} {to_width}"
+            index.write(f"{sizes} {depth} {seed}\n")
 
 
 def write_regions(out: Path) -> None:
@@ -119,13 +135,14 @@ def write_regions(out: Path) -> None:
 
 def write_fakes(out: Path, tests: ModuleType) -> None:
     """Bundles for the engine of the tests, whose map is the red channel over 255."""
-    for name, batch, resizes in [
-        ("single", (1, 1), "host"),
-        ("batch", (1, 4), "host"),
-        ("pairs", (2, 4), "host"),
-        ("camera", (1, 2), "graph"),
+    for name, batch, resizes, bit_depth in [
+        ("single", (1, 1), "host", 16),
+        ("batch", (1, 4), "host", 16),
+        ("pairs", (2, 4), "host", 16),
+        ("camera", (1, 2), "graph", 16),
+        ("deep", (1, 1), "host", 12),
     ]:
-        contract = InputContract((24, 32), batch, resizes)
+        contract = InputContract((24, 32), batch, resizes, bit_depth)
         images = pixels(3 * 24 * 32 * 3, 7).reshape(3, 24, 32, 3)
         maps = np.ascontiguousarray(images[:, ::2, ::2, 0]).astype(np.float32) / np.float32(255)
         scores = maps.max(axis=(1, 2))
@@ -221,7 +238,7 @@ def write_verdicts(out: Path, tests: ModuleType) -> None:
     (out / "verdicts.txt").write_text("\n".join(verdicts) + "\n")
 
 
-def checkpoint() -> Checkpoint:
+def checkpoint(bit_depth: int = 16) -> Checkpoint:
     """A teacher and a student with random weights."""
     config = ModelConfig(input_size=NETWORK_SIZE)
     states = []
@@ -229,18 +246,18 @@ def checkpoint() -> Checkpoint:
         torch.manual_seed(seed)
         states.append(pyramid(config.backbone, config.levels).state_dict())
     teacher_id = {"source": "random", "sha256": state_hash(states[0])}
-    return Checkpoint(config, states[1], states[0], teacher_id)
+    training = {"options": {"bit_depth": bit_depth}}
+    return Checkpoint(config, states[1], states[0], teacher_id, training=training)
 
 
 def write_real(out: Path) -> None:
     """Exported bundles, and what Python's Detector makes of images on the same engine."""
-    model = checkpoint()
     good = out / "good"
     good.mkdir()
     paths = []
     for seed in range(9):
         path = good / f"{seed}.png"
-        Image.fromarray(image(1, 80, 96, 288, seed) // 8 + 100).save(path)
+        Image.fromarray((image(1, 80, 96, 288, seed) // 8 + 100).astype(np.uint8)).save(path)
         paths.append(path)
     exports = {
         "fp32": ExportOptions(),
@@ -248,11 +265,12 @@ def write_real(out: Path) -> None:
         "bf16": ExportOptions("bf16", engines=("openvino",)),
         "int8": ExportOptions("int8"),
         "camera": ExportOptions(camera_size=(80, 96), batch=(1, 2)),
+        "deep": ExportOptions(),
     }
     for name, options in exports.items():
         path = out / f"{name}.stpm"
         export_bundle(
-            model,
+            checkpoint(12 if name == "deep" else 16),
             path,
             options,
             verify=paths,
@@ -284,15 +302,15 @@ def write_scores(out: Path, detector: Detector) -> None:
     contract = detector.bundle.manifest.input
     draw = random.Random(2)
     with out.with_suffix(".bin").open("wb") as file, out.with_suffix(".txt").open("w") as index:
-        for seed in range(12):
+        for seed in range(20):
             form = seed % len(FORMATS)
             free = contract.resize == "host"
             size = (draw.randint(20, 300), draw.randint(20, 300)) if free else contract.size
-            stride = size[1] * CHANNELS[form] + draw.randrange(8)
-            result = detector(image(form, *size, stride, seed))
+            stride = row_bytes(form, size[1]) + draw.randrange(8)
+            result = detector(image(form, *size, stride, seed, contract.bit_depth))
             file.write(result.anomaly_map.tobytes())
             verdict = int(result.is_anomalous)
-            sizes = f"{form} {size[0]} {size[1]} {stride} {seed}"
+            sizes = f"{form} {size[0]} {size[1]} {stride} {contract.bit_depth} {seed}"
             index.write(f"{sizes} {result.score!r} {verdict} {len(result.regions)}\n")
 
 

@@ -146,7 +146,7 @@ void refuses_what_does_not_fit(const std::string &bundle, const std::string &cam
         refused(STPM_ERROR_IMAGE, "stride");
     }
     image.stride = 0;
-    for (const int format : {-1, 5}) {
+    for (const int format : {-1, 10}) {
         image.format = format;
         refused(STPM_ERROR_IMAGE, "format");
     }
@@ -169,6 +169,28 @@ void refuses_what_does_not_fit(const std::string &bundle, const std::string &cam
     refused(STPM_ERROR_IMAGE, "exported for");
     image.height = kHeight;
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
+    stpm_close(detector);
+}
+
+// The bundle's camera has 12 bits.
+void samples_of_16_bits_have_the_bit_depth(const std::string &bundle) {
+    stpm_detector *detector = open_detector(bundle);
+    std::vector<std::uint16_t> grey(kHeight * kWidth, 4095);
+    const stpm_image image = {reinterpret_cast<const std::uint8_t *>(grey.data()), kHeight, kWidth,
+                              0, STPM_GREY16};
+    stpm_result result = {};
+    CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
+    CHECK(result.score == 1);  // the engine's map is the red channel over 255
+    grey.back() = 4096;
+    const char *sentence = "got a value of 4096 from a camera of 12 bits, expected up to 4095";
+    CHECK_STATUS(STPM_ERROR_IMAGE, detector, stpm_run(detector, &image, 1, &result));
+    CHECK(std::strstr(stpm_last_error(detector), sentence) != nullptr);
+    std::uint64_t ticket = 0;
+    CHECK_STATUS(STPM_ERROR_IMAGE, detector, stpm_submit(detector, &image, -1, &ticket));
+    CHECK(std::strstr(stpm_last_error(detector), sentence) != nullptr);
+    grey.back() = 0;
+    CHECK_STATUS(STPM_OK, detector, stpm_submit(detector, &image, 0, &ticket));
+    CHECK_STATUS(STPM_OK, detector, stpm_wait(detector, ticket, -1, &result));
     stpm_close(detector);
 }
 
@@ -340,12 +362,13 @@ void a_forked_child_is_refused(const std::string &bundle) {
 
 int main(int, char **argv) {
     const std::string fakes = std::string(argv[1]) + "/fake/";
-    for (const char *name : {"single", "batch", "pairs", "camera"}) {
+    for (const char *name : {"single", "batch", "pairs", "camera", "deep"}) {
         scores_and_maps(fakes + name + ".stpm");
     }
     describes_itself(fakes + "batch.stpm");
     refuses_wrong_arguments(fakes + "single.stpm");
     refuses_what_does_not_fit(fakes + "batch.stpm", fakes + "camera.stpm");
+    samples_of_16_bits_have_the_bit_depth(fakes + "deep.stpm");
     regions_are_cut_to_the_buffer(fakes + "single.stpm");
     golden_images_are_replayed(fakes);
     faults_become_statuses(fakes + "pairs.stpm");

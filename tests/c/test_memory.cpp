@@ -35,8 +35,9 @@ void hot_path_allocates_nothing(const std::string &bundle) {
     stpm_detector *detector = open_detector(bundle);
     std::vector<std::vector<std::uint8_t>> pixels;
     std::vector<stpm_image> images;
-    for (int format = STPM_GREY; format <= STPM_BGRA; ++format) {
-        pixels.push_back(noise(100 * 80 * kChannels[format], static_cast<std::uint32_t>(format)));
+    for (int format = STPM_GREY; format <= STPM_BGRA16; ++format) {
+        pixels.push_back(noise(100 * 80 * kChannels[format] * sample_bytes(format),
+                               static_cast<std::uint32_t>(format)));
         images.push_back({pixels.back().data(), 100, 80, 0, format});
     }
     std::vector<float> maps(images.size() * 12 * 16);

@@ -81,11 +81,18 @@ typedef enum stpm_format {
     STPM_RGB = 1,
     STPM_BGR = 2,
     STPM_RGBA = 3, /* alpha is ignored */
-    STPM_BGRA = 4
+    STPM_BGRA = 4,
+    /* Samples of 16 bits in the processor's byte order, at any address. The bundle's bit depth is
+     * their full scale; higher values are refused. */
+    STPM_GREY16 = 5,
+    STPM_RGB16 = 6,
+    STPM_BGR16 = 7,
+    STPM_RGBA16 = 8,
+    STPM_BGRA16 = 9
 } stpm_format;
 
 typedef struct stpm_image {
-    const uint8_t *pixels; /* of the top row */
+    const uint8_t *pixels; /* of the top row; samples of 16 bits by a cast */
     int32_t height, width; /* pixels */
     ptrdiff_t stride;      /* bytes from a row to the one below; negative: bottom-up; 0: no gaps */
     int32_t format;        /* an stpm_format */

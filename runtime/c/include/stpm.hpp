@@ -60,23 +60,30 @@ struct Result {
     std::vector<stpm_region> regions;  // the highest peak first
 };
 
-// Views an 8-bit cv::Mat, or what has its members, without a copy. Three channels are taken as
-// BGR, as OpenCV's own functions read and show them; name another format for others.
+// Views a cv::Mat of 8 or 16 bits, or what has its members, without a copy. Three channels are taken
+// as BGR, as OpenCV's own functions read and show them; name another format for others.
 template <class Mat>
 stpm_image view(const Mat &mat) {
+    constexpr int unsigned8 = 0, unsigned16 = 2;  // CV_8U and CV_16U
     const int channels = mat.channels();
-    if (mat.depth() != 0 || (channels != 1 && channels != 3 && channels != 4)) {
-        throw Error(STPM_ERROR_IMAGE, "got a cv::Mat that is not 8-bit with 1, 3 or 4 channels; "
-                                      "convert it.");
+    const int depth = mat.depth();
+    if ((depth != unsigned8 && depth != unsigned16) ||
+        (channels != 1 && channels != 3 && channels != 4)) {
+        throw Error(STPM_ERROR_IMAGE, "got a cv::Mat that is not CV_8U or CV_16U with 1, 3 or 4 "
+                                      "channels; convert it.");
     }
-    const stpm_format format = channels == 1 ? STPM_GREY : channels == 3 ? STPM_BGR : STPM_BGRA;
+    const int format = channels == 1 ? STPM_GREY : channels == 3 ? STPM_BGR : STPM_BGRA;
     return {mat.data, mat.rows, mat.cols, static_cast<std::ptrdiff_t>(std::size_t{mat.step}),
-            format};
+            depth == unsigned16 ? format + STPM_GREY16 : format};
 }
 
 template <class Mat>
 stpm_image view(const Mat &mat, stpm_format format) {
     stpm_image image = view(mat);
+    if ((image.format >= STPM_GREY16) != (format >= STPM_GREY16)) {
+        throw Error(STPM_ERROR_IMAGE, "got a cv::Mat of another depth than the format's; name a "
+                                      "format of its depth.");
+    }
     image.format = format;
     return image;
 }

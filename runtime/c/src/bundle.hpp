@@ -26,6 +26,7 @@ struct Contract {
     Size input, map;
     std::size_t smallest_batch = 1, largest_batch = 1;
     bool resizes = true;  // on the host; else the graph does, from images of exactly that size
+    int bit_depth = 16;   // that the camera uses of samples of 16 bits
 
     std::size_t input_bytes() const { return input.pixels() * 3; }
 };

@@ -69,7 +69,7 @@ Detector::Detector(const std::string &path, const std::string &engine, int threa
       pixel_threshold_(to_float(thresholds_.pixel)),
       engine_(open_engine(threads)),
       requests_([this] { return engine_->request(); }),
-      resizers_([] { return std::make_unique<Resizer>(); }),
+      fitters_([] { return std::make_unique<Fitter>(); }),
       finders_([this] { return std::make_unique<RegionFinder>(contract().map); }) {
     replay(bundle_.golden());
 }
@@ -147,7 +147,9 @@ void Detector::check(const stpm_result &result) const {
 }
 
 void Detector::fit(const stpm_image &image, std::uint8_t *input) {
-    resizers_.borrow()->resize(image, contract().input.height, contract().input.width, input);
+    const auto fitter = fitters_.borrow();
+    const stpm_image reduced = fitter->depth.reduce(image, contract().bit_depth);
+    fitter->resizer.resize(reduced, contract().input.height, contract().input.width, input);
 }
 
 Outputs Detector::run(Request &request, std::size_t batch, std::size_t count) const {

@@ -8,6 +8,7 @@
 
 #include "bundle.hpp"
 #include "engine.hpp"
+#include "image.hpp"
 #include "pool.hpp"
 #include "regions.hpp"
 #include "resize.hpp"
@@ -31,7 +32,8 @@ class Detector {
     // Throws Error(STPM_ERROR_BUFFER or STPM_ERROR_ARGUMENT) when the buffers do not fit.
     void check(const stpm_result &result) const;
 
-    // Brings a checked image to the graph's input.
+    // Brings a checked image to the graph's input. Throws Error(STPM_ERROR_IMAGE) when a pixel has
+    // more bits than the camera.
     void fit(const stpm_image &image, std::uint8_t *input);
 
     // Scores any number of inputs: fill(i, input) writes each, take(i, score, map) gets each.
@@ -42,6 +44,11 @@ class Detector {
     void report(float score, const float *map, Size image_size, stpm_result &result);
 
   private:
+    struct Fitter {
+        DepthReducer depth;
+        Resizer resizer;
+    };
+
     std::string choose(const std::string &engine) const;
     std::unique_ptr<Engine> open_engine(int threads) const;
     void replay(const Golden &golden);
@@ -53,7 +60,7 @@ class Detector {
     float pixel_threshold_ = 0;
     std::unique_ptr<Engine> engine_;
     Pool<Request> requests_;
-    Pool<Resizer> resizers_;
+    Pool<Fitter> fitters_;
     Pool<RegionFinder> finders_;
 };
 

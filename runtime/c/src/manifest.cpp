@@ -185,9 +185,10 @@ Contract contract(const Json &input, const Json &map_size) {
     result.largest_batch = static_cast<std::size_t>(largest);
     result.resizes = choice("resize", member(input, "resize"), {"host", "graph"}) == "host";
     result.map = size("map_size", map_size);
-    // Frames have 8 bits here; the depth is for readers of deeper files.
     const auto depth = input.members.find("bit_depth");
-    if (depth != input.members.end()) integer("bit_depth", *depth->second, 8, 16);
+    if (depth != input.members.end()) {
+        result.bit_depth = static_cast<int>(integer("bit_depth", *depth->second, 8, 16));
+    }
     return result;
 }
 

@@ -4,15 +4,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "error.hpp"
+#include "clones.hpp"
 
-// The widest instructions of the processor at hand, chosen when the library is loaded. Sanitizers
-// cannot run the code that chooses.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(STPM_SANITIZED)
-#define STPM_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define STPM_CLONES
-#endif
 // GCC unrolls loops of up to 16 turns before its vectoriser can see them.
 #if defined(__GNUC__) && !defined(__clang__)
 #define STPM_ROLLED _Pragma("GCC unroll 1")
@@ -41,34 +34,7 @@ constexpr std::size_t kLanes = 32;
 constexpr int kFractionBits = 32 - 8 - 2;
 constexpr std::int32_t kHalf = 1 << (kFractionBits - 1);
 
-struct Format {
-    std::size_t channels;   // bytes of a pixel
-    std::size_t colours;    // that differ
-    std::size_t source[3];  // the byte of red, green, blue
-};
-
-Format format_of(std::int32_t format) {
-    switch (format) {
-    case STPM_GREY: return {1, 1, {0, 0, 0}};
-    case STPM_RGB: return {3, 3, {0, 1, 2}};
-    case STPM_BGR: return {3, 3, {2, 1, 0}};
-    case STPM_RGBA: return {4, 3, {0, 1, 2}};
-    case STPM_BGRA: return {4, 3, {2, 1, 0}};
-    }
-    throw Error(STPM_ERROR_IMAGE, "got image format " + std::to_string(format) +
-                                      ", expected one of stpm_format; set it.");
-}
-
 std::size_t padded(std::size_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
-
-std::ptrdiff_t stride_of(const stpm_image &image, const Format &format) {
-    const auto dense = static_cast<std::ptrdiff_t>(format.channels) * image.width;
-    return image.stride == 0 ? dense : image.stride;
-}
-
-const std::uint8_t *row_of(const stpm_image &image, std::ptrdiff_t stride, std::size_t row) {
-    return image.pixels + static_cast<std::ptrdiff_t>(row) * stride;
-}
 
 template <class Value>
 void grow(std::vector<Value> &buffer, std::size_t size) {
@@ -200,26 +166,6 @@ std::size_t longest_strip(const Weights &weights) {
 
 }  // namespace
 
-void check_image(const stpm_image &image) {
-    const Format format = format_of(image.format);
-    if (image.pixels == nullptr) {
-        throw Error(STPM_ERROR_IMAGE, "the image's pixels are NULL; set them.");
-    }
-    if (image.height < 1 || image.width < 1 || image.height > kMaxImageSide ||
-        image.width > kMaxImageSide) {
-        throw Error(STPM_ERROR_IMAGE, "got an image of " + std::to_string(image.height) + "x" +
-                                          std::to_string(image.width) +
-                                          " pixels, expected sides of 1 to " +
-                                          std::to_string(kMaxImageSide) + "; check them.");
-    }
-    const auto dense = static_cast<std::ptrdiff_t>(format.channels) * image.width;
-    if (image.stride != 0 && image.stride < dense && image.stride > -dense) {
-        throw Error(STPM_ERROR_IMAGE, "got a stride of " + std::to_string(image.stride) +
-                                          " bytes, expected 0 or at least the " +
-                                          std::to_string(dense) + " of a row; check it.");
-    }
-}
-
 // Source: precompute_coeffs and normalize_coeffs_8bpc in Pillow's src/libImaging/Resample.c.
 void Weights::prepare(std::int32_t in, std::int32_t out) {
     if (in == in_ && out == out_) return;
@@ -263,10 +209,10 @@ void Resizer::resize(const stpm_image &image, std::int32_t height, std::int32_t 
         return;
     }
     const Format format = format_of(image.format);
-    const std::ptrdiff_t stride = stride_of(image, format);
+    const Rows rows(image, format);
     const auto columns = static_cast<std::size_t>(width);
     for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {
-        convert(row_of(image, stride, y), format, columns, out + y * columns * 3);
+        convert(rows[y], format, columns, out + y * columns * 3);
     }
 }
 
@@ -275,8 +221,8 @@ void Resizer::weigh_both(const stpm_image &image, std::uint8_t *out) {
     const Format format = format_of(image.format);
     // The colours of narrowed rows still stand in the image's order.
     const Format narrow = {format.colours, format.colours,
-                           {format.source[0], format.source[1], format.source[2]}};
-    const std::ptrdiff_t stride = stride_of(image, format);
+                           {format.source[0], format.source[1], format.source[2]}, 1};
+    const Rows source(image, format);
     const auto height = static_cast<std::size_t>(image.height);
     const std::size_t size = static_cast<std::size_t>(image.width) * format.channels;
     const std::size_t narrow_size = padded(columns_.size() * format.colours);
@@ -297,7 +243,7 @@ void Resizer::weigh_both(const stpm_image &image, std::uint8_t *out) {
         }
         const std::uint8_t *rows[2 * kRows];
         for (std::size_t r = 0; r < 2 * kRows; ++r) {
-            rows[r] = row_of(image, stride, std::min(start + r, height - 1));
+            rows[r] = source[std::min(start + r, height - 1)];
         }
         weigh_columns(columns_, format, rows, size, scratch_,
                       between_.data() + (start - top) * narrow_size, narrow_size);

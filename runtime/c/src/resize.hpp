@@ -5,15 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "stpm.h"
+#include "image.hpp"
 
 namespace stpm::core {
-
-// Rounded weights of more pixels could add up to more than 32 bits hold.
-constexpr std::int32_t kMaxImageSide = 1 << 20;
-
-// Throws Error(STPM_ERROR_IMAGE) when the image cannot be read as its fields say.
-void check_image(const stpm_image &image);
 
 // One direction's weights: what each output pixel takes of which input pixels.
 class Weights {
@@ -46,7 +40,7 @@ struct ResizeScratch {
 // Serves one thread at a time.
 class Resizer {
   public:
-    // Writes (height, width, 3) in RGB to `out`; `image` has passed check_image.
+    // Writes (height, width, 3) in RGB to `out`; `image` is checked and has 8 bits.
     void resize(const stpm_image &image, std::int32_t height, std::int32_t width,
                 std::uint8_t *out);
 
