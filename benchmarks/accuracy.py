@@ -65,10 +65,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decisions:
-    """How a bundle's threshold does on the test set: shares in [0, 1]."""
+    """How a bundle's threshold does on the test set: shares in [0, 1], None of no images."""
 
-    false_alarm_rate: float
-    detection_rate: float
+    false_alarm_rate: float | None
+    detection_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,14 @@ def _figures(metrics: Metrics) -> dict[str, float | None]:
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:
     """Return the points of the ROC curve of images, and of the overlap curve of pixels."""
-    order = np.argsort(-evaluation.pred_scores, kind="stable")
-    scores, truth = evaluation.pred_scores[order], evaluation.anomalous[order]
-    ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))
-    rates = (np.cumsum(found)[ends] / found.sum() for found in (~truth, truth))
-    fpr, tpr = ([0.0, *rate.tolist()] for rate in rates)
-    curves: dict[str, Any] = {"roc": {"fpr": fpr, "tpr": tpr}, "pro": None}
+    curves: dict[str, Any] = {"roc": None, "pro": None}
+    if evaluation.overall.image_auroc is not None:
+        order = np.argsort(-evaluation.pred_scores, kind="stable")
+        scores, truth = evaluation.pred_scores[order], evaluation.anomalous[order]
+        ends = np.flatnonzero(np.append(np.diff(scores) != 0, True))
+        rates = (np.cumsum(found)[ends] / found.sum() for found in (~truth, truth))
+        fpr, tpr = ([0.0, *rate.tolist()] for rate in rates)
+        curves["roc"] = {"fpr": fpr, "tpr": tpr}
     if evaluation.masks is not None and evaluation.overall.aupro is not None:
         grid = np.linspace(0, FPR_LIMIT, CURVE_POINTS)
         rows = evaluation.has_pixels
@@ -196,8 +198,10 @@ def measure(
     """Evaluate one candidate on the test images."""
     evaluation = evaluate(candidate.scorer, samples, on_images, candidate.bit_depth)
     anomalous, scores = evaluation.anomalous, evaluation.pred_scores
-    (resamples,) = image_auroc_resamples([scores], anomalous)
-    intervals = {"image_auroc": quantile_interval(resamples)}
+    intervals: dict[str, Interval] = {}
+    if evaluation.overall.image_auroc is not None:
+        (resamples,) = image_auroc_resamples([scores], anomalous)
+        intervals["image_auroc"] = quantile_interval(resamples)
     if evaluation.masks is not None and evaluation.overall.aupro is not None:
         rows = evaluation.has_pixels
         intervals |= pixel_intervals(
@@ -206,8 +210,12 @@ def measure(
     decisions = None
     if candidate.calibration is not None:
         called = scores > candidate.calibration.image_threshold
-        decisions = Decisions(float(called[~anomalous].mean()), float(called[anomalous].mean()))
+        decisions = Decisions(_share(called[~anomalous]), _share(called[anomalous]))
     return Accuracy(candidate, evaluation, intervals, decisions)
+
+
+def _share(called: NDArray[np.bool_]) -> float | None:
+    return float(called.mean()) if len(called) else None
 
 
 @dataclass(frozen=True)

@@ -225,9 +225,11 @@ def _histogram_note(row: Mapping[str, Any]) -> str:
     if not asked:
         return "A checkpoint has no threshold."
     low, high = asked["false_alarm_interval"]
-    return (
+    alarms, hits = found["false_alarm_rate"], found["detection_rate"]
+    text = (
         f"Expected false alarms {asked['false_alarm_rate']:.1%} (95% interval {low:.1%} to "
-        f"{high:.1%}, from {asked['image_count']} good images); observed "
-        f"{found['false_alarm_rate']:.1%}, with {found['detection_rate']:.1%} of defective parts "
-        "found."
+        f"{high:.1%}, from {asked['image_count']} good images)"
     )
+    text += "" if alarms is None else f"; observed {alarms:.1%}"
+    text += "" if hits is None else f"; {hits:.1%} of the defective parts are found"
+    return f"{text}."

@@ -39,6 +39,8 @@ def quantile_interval(values: Array) -> Interval:
 
 def resample_counts(count: int, rng: np.random.Generator) -> Array:
     """Draw how often each of `count` items occurs in each resample: (RESAMPLES, count)."""
+    if not count:
+        return np.empty((RESAMPLES, 0))
     return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
 

@@ -19,6 +19,7 @@ METRICS = {
 }
 """Titles by the names in `stpm.train.metrics.Metrics`."""
 
+PEER_METRICS = ("image_auroc", "pixel_auroc", "aupro")
 NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16
@@ -76,7 +77,7 @@ def accuracy_tables(content: Mapping[str, Any]) -> list[Table]:
     tables = []
     for category, rows in content["categories"].items():
         tables += [_category_table(category, rows, content["seeds"].get(category, []))]
-        tables += [_kind_table(category, rows[0])]
+        tables += [_kind_table(category, rows[0])] if rows[0]["by_kind"] else []
     if content["means"]:
         table = Table("mean over categories", ("", "categories", *METRICS.values()))
         for mean in content["means"]:
@@ -139,8 +140,7 @@ def peers_tables(content: Mapping[str, Any]) -> list[Table]:
             f"{ratio['median']:.2f}\n{interval}",
             same,
             f"{row['agreement']['map_difference']:.1e}",
-            f"{row['image_auroc']:.4f}",
-            *(f"{v:.4f}" if v is not None else "" for v in map(row.get, ("pixel_auroc", "aupro"))),
+            *("" if row.get(m) is None else f"{row[m]:.4f}" for m in PEER_METRICS),
         )
     for row in content["left_out"]:
         table.add(f"{row['name']}\nleft out: {row['reason'][:REASON_WIDTH]}")
@@ -229,7 +229,7 @@ def _category_table(
     table = Table(title, ("", *METRICS.values(), "false alarms", "found"))
     for row in rows:
         rates = row["decisions"] or {}
-        shares = [f"{rates[name]:.1%}" for name in rates]
+        shares = ["" if rate is None else f"{rate:.1%}" for rate in rates.values()]
         table.add(_label(row), *_cells(row["overall"], row["intervals"]), *shares)
     for summary in seeds:
         label = f"mean of {summary['count']}\n{summary['engine']} {summary['precision']}"

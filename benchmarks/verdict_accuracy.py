@@ -56,8 +56,10 @@ def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
         good, bad = (sum(c) for c in zip(*map(_counts, decided.values()), strict=True))
         alarms, hits = (sum(c) for c in zip(*map(_called, decided.values()), strict=True))
         source = _source(next(iter(decided.values())), next(iter(decided)), len(decided), "all")
-        found.append(KeyFigure("Defective parts found", f"{hits} of {bad}", source))
-        found.append(KeyFigure("False alarms", f"{alarms} of {good}", f"good parts, {source}"))
+        if bad:
+            found.append(KeyFigure("Defective parts found", f"{hits} of {bad}", source))
+        if good:
+            found.append(KeyFigure("False alarms", f"{alarms} of {good}", f"good parts, {source}"))
     return found
 
 
@@ -91,18 +93,21 @@ def _counts(row: Row) -> tuple[int, int]:
 def _called(row: Row) -> tuple[int, int]:
     """Return how many good and defective test images the threshold calls anomalous."""
     counts, rates = _counts(row), row["decisions"]
-    shares = (rates["false_alarm_rate"], rates["detection_rate"])
+    shares = (rates["false_alarm_rate"] or 0, rates["detection_rate"] or 0)  # None of no images
     good, bad = (round(share * count) for share, count in zip(shares, counts, strict=True))
     return good, bad
 
 
 Families = dict[tuple[str, str, int], list[Row]]
-"""Rows of one model by category, name without precision, and number of test images."""
+"""Rows of one model that have metrics, by category, name without precision, and number of test
+images."""
 
 
 def _families(rows: Sequence[tuple[str, Row]]) -> Families:
     found: Families = {}
     for category, row in rows:
+        if all(row["overall"][name] is None for name in METRICS):
+            continue
         stem = row["name"].rsplit(".", 1)[0].removesuffix(f"_{row['precision']}")
         found.setdefault((category, stem, row["image_count"]), []).append(row)
     return found
@@ -212,7 +217,10 @@ def _published(rows: Sequence[tuple[str, Row]]) -> Finding:
                         f"{published:.4f}"
                     )
     if not answers:
-        text = "Nothing is published for these data: only MVTec AD's categories are in the papers."
+        text = (
+            "Nothing is published for these data, or the test set lacks good or defective parts; "
+            "only MVTec AD's categories are in the papers."
+        )
         return Finding(question, Answer.OPEN, text)
     reached = sum(answer is Answer.YES for answer in answers)
     text = (
@@ -237,22 +245,30 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         asked = row["calibration"]
         low, high = asked["false_alarm_interval"]
         (good, bad), (alarms, hits) = _counts(row), _called(row)
-        shares.append(row["decisions"]["detection_rate"])
+        if bad:
+            shares.append(row["decisions"]["detection_rate"])
+        if not good:
+            continue
         answers.append(_within(alarms, good, high))
         details.append(
             f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95% interval "
             f"{low:.1%} to {high:.1%}, from {asked['image_count']} good images), observed "
-            f"{alarms} of {good} ({alarms / good:.1%}), found {hits} of {bad} defective"
+            f"{alarms} of {good} ({alarms / good:.1%})"
+            + (f", found {hits} of {bad} defective" if bad else "")
         )
     if not answers:
-        return Finding(question, Answer.OPEN, f"No bundle with a threshold was measured. {MEASURE}")
+        return Finding(
+            question, Answer.OPEN, f"No threshold was measured on good images. {MEASURE}"
+        )
     kept = sum(answer is Answer.YES for answer in answers)
     text = (
         f"{_count(kept, 'threshold', 'thresholds')} of {len(answers)} gave no more false alarms on "
         "good test images than the interval of its calibration allows."
     )
-    low, high = (f"{share:.1%}" for share in (min(shares), max(shares)))
-    text += f" Of the defective parts they find {low}" + (f" to {high}." if low != high else ".")
+    if shares:
+        low, high = (f"{share:.1%}" for share in (min(shares), max(shares)))
+        to_high = f" to {high}" if low != high else ""
+        text += f" Of the defective parts they find {low}{to_high}."
     if kept < len(answers):
         text += " Calibrate with good images from the camera and the light of the line."
     return Finding(question, worst(answers), text, tuple(details))

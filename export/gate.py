@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.errors import ParityError
+from stpm.runtime.errors import DataError, ParityError
 from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.datasets import Sample
-from stpm.train.evaluate import Scorer, evaluate, score_files, torch_scorer
+from stpm.train.evaluate import Scorer, evaluate, missing_kind, score_files, torch_scorer
 from stpm.train.methods import Network
 
 LARGEST_LOSS = 0.003
@@ -65,6 +65,8 @@ class Gate:
             DataError: an image or mask cannot be used, or a class is missing.
         """
         scorer = torch_scorer(model)
+        if samples and (missing := missing_kind(samples)):
+            raise DataError(f"{missing}; the gate of INT8 needs both, add it.")
         anomaly_maps, _ = score_files(scorer, good, bit_depth=bit_depth)
         metrics = _metrics(scorer, samples, bit_depth)
         return cls(float(anomaly_maps.mean()), samples, bit_depth, metrics)

@@ -104,15 +104,20 @@ def evaluate(
 
     Args:
         scorer: see `Scorer`.
-        samples: good and defective test images.
+        samples: test images. Of a test set that lacks good or defective ones there is no image
+            AUROC, and a note names the folder.
         on_images: called with the number of images done since the last call.
         bit_depth: see `load_image`.
 
     Raises:
-        DataError: an image or mask cannot be used, or one of the classes is missing.
+        DataError: an image or mask cannot be used, or there are no images.
     """
+    if not samples:
+        raise DataError("the test set has no images; check its folder.")
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    _check_labels(samples, anomalous)
+    missing = missing_kind(samples)
+    if missing:
+        note(f"{missing}; what needs both kinds is left out")
     paths = [sample.path for sample in samples]
     anomaly_maps, scores = score_files(scorer, paths, on_images, bit_depth)
     kinds = np.array([sample.kind for sample in samples])
@@ -141,15 +146,15 @@ def evaluate(
     return Evaluation(overall, by_kind, samples, scores, anomaly_maps, masks, has_pixels)
 
 
-def _check_labels(samples: Sequence[Sample], anomalous: NDArray[np.bool_]) -> None:
-    """Refuse a test set of one class before it is scored."""
-    if anomalous.any() and not anomalous.all():
-        return
-    folder = samples[0].path.parent.parent if samples else "the test set"
-    found, missing = ("defective", GOOD) if anomalous.any() else (GOOD, "a kind of defect")
-    raise DataError(
-        f"{folder}: got {len(samples)} {found} images alone, expected a folder of {missing} beside "
-        "them; add it, or score them with stpm-run."
+def missing_kind(samples: Sequence[Sample]) -> str:
+    """Say what a test set lacks to be of good and defective images; "" if it has both."""
+    kinds = {sample.is_anomalous for sample in samples}
+    if kinds == {True, False}:
+        return ""
+    found, missing = ("defective", GOOD) if kinds == {True} else (GOOD, "a kind of defect")
+    return (
+        f"{samples[0].path.parent.parent}: got {len(samples)} {found} images alone, expected a "
+        f"folder of {missing} beside them"
     )
 
 

@@ -20,9 +20,12 @@ _EIGHT_CONNECTED[1] = True
 
 @dataclass(frozen=True)
 class Metrics:
-    """The scores of one test set; the last three are None when there are no masks."""
+    """The scores of one test set.
 
-    image_auroc: float
+    `image_auroc` is None when all images are good or all defective, the others without masks.
+    """
+
+    image_auroc: float | None
     pixel_auroc: float | None
     aupro: float | None
     pro_rescaled: float | None
@@ -184,9 +187,11 @@ def evaluate_maps(
         The scores; `Metrics` says which may be None.
 
     Raises:
-        DataError: as for `auroc` and `pro_curve`, or masks come without anomaly maps.
+        DataError: as for `auroc` and `pro_curve`, except that images may be of one class, or masks
+            come without anomaly maps.
     """
-    image_auroc = auroc(is_anomalous, scores)
+    one_class = np.all(is_anomalous) or not np.any(is_anomalous)
+    image_auroc = None if one_class else auroc(is_anomalous, scores)
     if masks is None:
         return Metrics(image_auroc, None, None, None)
     if anomaly_maps is None:

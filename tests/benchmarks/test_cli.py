@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from stpm.benchmarks.cli import main
@@ -130,3 +132,28 @@ def test_a_foreign_file_is_one_sentence(tmp_path: Path) -> None:
         assert code == 1
         assert stderr.count("\n") == 1
         assert reason in stderr
+
+
+@pytest.mark.parametrize("kept", ["good", "hole"])
+def test_a_test_set_of_one_class_gives_what_it_can(
+    bundle_path: Path, data_root: Path, tmp_path: Path, kept: str
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data_root / "weave", root / "weave")
+    for kind in (root / "weave/test").iterdir():
+        if kind.name != kept:
+            shutil.rmtree(kind)
+    out, page = tmp_path / "result.json", tmp_path / "report.html"
+    code, _, stderr = run("accuracy", bundle_path, "--data", root, "--out", out)
+    assert code == 0, stderr
+    assert f"{root / 'weave/test'}: got 4 " in stderr
+    (row, *_) = read_result(out)["categories"]["weave"]
+    missing, given = "false_alarm_rate", "detection_rate"
+    missing, given = (given, missing) if kept == "good" else (missing, given)
+    assert row["decisions"][missing] is None
+    assert 0 <= row["decisions"][given] <= 1
+    assert row["overall"]["image_auroc"] is None
+    assert (row["overall"]["aupro"] is None) == (kept == "good")
+    code, _, stderr = run("report", out, "-o", page)
+    assert code == 0, stderr
+    assert "false alarms" in page.read_text()

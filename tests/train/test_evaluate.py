@@ -18,7 +18,7 @@ from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_mask
 from stpm.train.evaluate import BATCH_SIZE, Outputs, evaluate, score_files, torch_scorer
 from stpm.train.methods.stpm.network import ModelConfig
-from stpm.train.metrics import evaluate_maps
+from stpm.train.metrics import auroc, evaluate_maps
 from stpm.train.options import FitOptions
 from stpm.train.pipeline import prepare, read_source, train
 
@@ -90,9 +90,20 @@ def test_without_every_mask_only_images_are_scored(samples: list[Sample], missin
 
 
 @pytest.mark.parametrize("kind", ["good", "hole"])
-def test_one_class_alone_is_refused(samples: list[Sample], kind: str) -> None:
-    with pytest.raises(DataError, match="alone, expected a folder of"):
-        evaluate(FakeScorer(), [s for s in samples if s.kind == kind])
+def test_one_class_alone_has_no_image_auroc(samples: list[Sample], kind: str) -> None:
+    chosen = [s for s in samples if s.kind == kind]
+    evaluation = evaluate(FakeScorer(), chosen)
+    assert evaluation.overall.image_auroc is None
+    assert len(evaluation.pred_scores) == len(chosen)
+    assert list(evaluation.by_kind) == ([] if kind == "good" else [kind])
+    masks, maps = by_hand(chosen)[2:]
+    expected = None if kind == "good" else auroc(masks, maps)
+    assert evaluation.overall.pixel_auroc == expected
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(DataError, match="has no images"):
+        evaluate(FakeScorer(), [])
 
 
 def test_files_are_scored_in_order_and_few_at_a_time(samples: list[Sample]) -> None:
