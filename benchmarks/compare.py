@@ -54,7 +54,8 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
     found = list(compare(first, second))
     if not found:
         raise DataError(
-            f"{a} and {b} hold no case in common; measure the same bundles with the same options."
+            f"{a} and {b} hold no case in common, or no good and defective test images; measure "
+            "the same bundles with the same options."
         )
     return found
 

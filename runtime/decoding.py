@@ -22,9 +22,11 @@ MAX_PIXELS = 16384 * 16384
 MAX_METADATA_BYTES = 1 << 28
 """Colour profiles and texts of one file, unpacked: real ones have megabytes."""
 
-BITS, PHOTOMETRIC, PLANES, FORMAT, SUBFILE = 258, 262, 284, 339, 254
-"""Numbers of TIFF tags (TIFF 6.0, section 8)."""
-WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED, REDUCED = 0, 2, 1, 1
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, PREDICTOR = 258, 259, 262, 284, 317
+FORMAT, SUBFILE = 339, 254
+"""Numbers of TIFF tags (TIFF 6.0, sections 8 and 14)."""
+WHITE_IS_ZERO, SEPARATE_PLANES, UNSIGNED, REDUCED, NO_PREDICTOR = 0, 2, 1, 1, 1
+NO_COMPRESSION, PACK_BITS = 1, 32773
 
 
 def decode(source: Any, *, keep_indices: bool = False) -> NDArray[Any]:
@@ -136,6 +138,14 @@ def _check_tiff(tags: Any) -> None:
         raise ValueError(
             f"got TIFF pixels of SampleFormat {', '.join(map(str, sorted(formats)))}, expected 1, "
             "unsigned integers; convert them"
+        )
+    # libtiff leaves the differences as they are, others add them up.
+    if tags.get(PREDICTOR, NO_PREDICTOR) != NO_PREDICTOR and (
+        tags.get(COMPRESSION, NO_COMPRESSION) in (NO_COMPRESSION, PACK_BITS)
+    ):
+        raise ValueError(
+            f"got TIFF pixels of Predictor {tags[PREDICTOR]} without LZW or Deflate, which readers "
+            "take for different pixels; save it again without a predictor"
         )
     if len(set(bits)) > 1 or bits[0] not in (1, 2, 4, 8, 16):
         raise ValueError(
