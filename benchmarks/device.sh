@@ -16,6 +16,9 @@ fi
 if [ -f "$wheels/parts.sha256" ] && (cd "$wheels" && sha256sum --quiet --check parts.sha256); then
   cat "$wheels"/parts/* | tar -C "$site" -xJ
 fi
+# Some images come without the bytecode that an installation has, and torch imports slowly then.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX="$site/bytecode"
 export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 # From a copy: a build leaves files in the folder that it builds.
 mkdir "$site/source"

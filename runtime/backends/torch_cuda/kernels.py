@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
 from stpm.runtime.backends.torch_cuda import reference
 from stpm.runtime.backends.torch_cuda.reference import Layout, Tables
@@ -234,10 +233,9 @@ def max_pool(x: Tensor, kernel: int, stride: int, padding: int, *, ceil_mode: bo
     """See `reference.max_pool`; torch's own takes five times as long with channels last."""
     x = x.contiguous(memory_format=torch.channels_last)
     n, channels, height, width = x.shape
-    shape = torch.empty(x.shape, device="meta")
-    out_height, out_width = F.max_pool2d(shape, kernel, stride, padding, ceil_mode=ceil_mode).shape[
-        2:
-    ]
+    out_height, out_width = (
+        _pooled(length, kernel, stride, padding, ceil_mode=ceil_mode) for length in (height, width)
+    )
     out = torch.empty((n, out_height, out_width, channels), dtype=x.dtype, device=x.device)
     columns = min(triton.next_power_of_2(channels), 256)
     rows = PIXELS // columns
@@ -258,6 +256,16 @@ def max_pool(x: Tensor, kernel: int, stride: int, padding: int, *, ceil_mode: bo
         columns,
     )
     return out.permute(0, 3, 1, 2)
+
+
+def _pooled(length: int, kernel: int, stride: int, padding: int, *, ceil_mode: bool) -> int:
+    """Count the windows along a side; torch's own answer, on the meta device, imports SymPy."""
+    rest = length + 2 * padding - kernel
+    if not ceil_mode:
+        return rest // stride + 1
+    count = -(-rest // stride) + 1
+    # The last window has to begin inside the image or its left border.
+    return count - 1 if (count - 1) * stride >= length + padding else count
 
 
 def unit_distance(target: Tensor, student: Tensor, epsilon: float) -> Tensor:

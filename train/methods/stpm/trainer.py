@@ -55,13 +55,19 @@ class Fit(OptimisedRunState):
         self._watch = Stopwatch()
 
     def make_optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return SGD with the options' rates."""
-        options = self.options
+        """Return SGD with the options' rates; on a GPU the learning rate is a tensor there.
+
+        A captured step then reads it anew, and updates all weights in few launches.
+        """
+        options, on_gpu = self.options, self.device.type == "cuda"
         return torch.optim.SGD(
             parameters,
-            lr=options.learning_rate,
+            lr=torch.tensor(options.learning_rate, device=self.device)
+            if on_gpu
+            else options.learning_rate,
             momentum=options.momentum,
             weight_decay=options.weight_decay,
+            fused=on_gpu,
         )
 
     @property
