@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from queue import Empty, SimpleQueue
@@ -18,6 +19,11 @@ from stpm.runtime.cache import cache_folder
 from stpm.runtime.errors import BackendError
 
 OUTPUTS = ("anomaly_map", "pred_score")
+LIBRARIES = {
+    "onnxruntime-cuda": "CUDA and cuDNN",
+    "onnxruntime-tensorrt": "CUDA, cuDNN and TensorRT (libnvinfer)",
+}
+"""What the provider of an engine loads."""
 
 
 class OnnxRuntimeGpuEngine:
@@ -26,10 +32,15 @@ class OnnxRuntimeGpuEngine:
     def __init__(self, model: bytes, providers: list[Any], device: str) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
+        # All work is the GPU's: waiting threads, one a core, would only take time from the caller.
+        options.intra_op_num_threads = 1
         # What the GPU has no kernel for is an error, not a detour over the processor.
         if device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        self._session = ort.InferenceSession(model, options, providers=providers)
+        # Nor a second try without the provider, whose failure would hide the reason of the first.
+        self._session = ort.InferenceSession(
+            model, options, providers=providers, enable_fallback=False
+        )
         self._device = device
         self._idle: SimpleQueue[_Binding] = SimpleQueue()
 
@@ -129,13 +140,18 @@ def load(source: EngineSource) -> OnnxRuntimeGpuEngine:
     except Exception as error:
         # Its exceptions share no base class but Exception.
         raise BackendError(
-            f"{refusal} ({str(error).splitlines()[0]}); check that its CUDA and cuDNN are "
-            "installed, or choose another engine."
+            f"{refusal} ({_reason(error)}); check that {LIBRARIES[source.name]} are installed, or "
+            "choose another engine."
         ) from error
     device = engine.built_with()["device"]
     if device != wanted:
         raise BackendError(
-            f"{refusal} (it fell back from {wanted} to {device}); install the libraries that the "
-            "provider needs: CUDA, cuDNN and, for TensorRT, libnvinfer."
+            f"{refusal} (it fell back from {wanted} to {device}); check that "
+            f"{LIBRARIES[source.name]} are installed."
         )
     return engine
+
+
+def _reason(error: Exception) -> str:
+    """Return what the library says, without the place in its sources and a long signature."""
+    return re.sub(r"^/onnxruntime_src/\S+ .*?\) (?=[A-Z])", "", str(error).splitlines()[0])

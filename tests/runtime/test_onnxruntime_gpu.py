@@ -66,6 +66,31 @@ def test_cuda_is_looked_for_first_and_in_silence(
     assert capsys.readouterr().out == ""
 
 
+def test_a_library_that_is_missing_is_what_is_said(
+    model: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ONNX Runtime would try again without TensorRT, and say why that cannot be either."""
+    said = [
+        "/onnxruntime_src/onnxruntime/python/state.cc:729 void ort::Register(Options&, const "
+        "Options&) Please install TensorRT libraries.",
+        "Conflicting session configuration.",
+    ]
+
+    def create(*_: object, **__: object) -> None:
+        raise RuntimeError(said.pop(0))
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(ort.InferenceSession, "_create_inference_session", create)
+    with pytest.raises(BackendError) as caught:
+        load(EngineSource("onnxruntime-tensorrt", model))
+    assert str(caught.value) == (
+        f"ONNX Runtime {ort.__version__} cannot run this graph on the GPU (Please install TensorRT "
+        "libraries.); check that CUDA, cuDNN and TensorRT (libnvinfer) are installed, or choose "
+        "another engine."
+    )
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("name", ["onnxruntime-cuda", "onnxruntime-tensorrt"])
 def test_an_onnxruntime_without_the_provider(name: str, model: bytes) -> None:
     if providers_of(name)[0][0] in ort.get_available_providers():

@@ -85,7 +85,7 @@ def test_every_backbone_scores_the_same(backbone: str, tmp_path: Path) -> None:
     assert ("normalise" in found) == (backbone != "efficientnet_lite0")
     if backbone in ("resnet50", "squeezenet1_1"):
         assert "relu" not in found, "each one follows a convolution"
-    assert_same(network, graph, 2, 1e-5)
+    assert_same(network, graph, 2, 1e-4)
 
 
 @pytest.mark.parametrize("size", [(61, 75), (64, 64)])
@@ -136,8 +136,9 @@ def test_a_product_that_another_node_reads_is_not_taken_away(tmp_path: Path) -> 
     module, _, _ = fx_from_onnx(content)
     pixels = torch.randint(256, (1, 4, 4, 3), dtype=torch.uint8)
     y = torch.einsum("oi,nyxi->noyx", torch.from_numpy(weight[:, :, 0, 0]), pixels.float()) + 1
+    limit = 1e-6 * float(y.abs().max())
     for (made,) in (module(pixels), FusedNetwork(content, CPU).schedule.run(pixels)):
-        torch.testing.assert_close(made, y + y.relu())
+        torch.testing.assert_close(made, y + y.relu(), rtol=0, atol=limit)
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
