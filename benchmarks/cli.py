@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.benchmarks.ablation_cli import ablation
-from stpm.benchmarks.result_file import check_out, write_result
+from stpm.benchmarks.records.result_file import check_out, write_result
+from stpm.benchmarks.studies.ablation_command import ablation
 from stpm.runtime.console import Version, known_errors, note, parse_size
 from stpm.runtime.errors import StpmError
 
 if TYPE_CHECKING:
-    from stpm.benchmarks.tables import Table
+    from stpm.benchmarks.report.tables import Table
 
 
 class Scenario(StrEnum):
@@ -63,8 +63,8 @@ def accuracy(
 
     The table by kind of defect is the first model's; --out holds everyone's.
     """
-    from stpm.benchmarks.accuracy import accuracy_result
-    from stpm.benchmarks.tables import accuracy_tables
+    from stpm.benchmarks.measure.accuracy import accuracy_result
+    from stpm.benchmarks.report.tables import accuracy_tables
 
     check_out(out)
     content = accuracy_result(
@@ -117,8 +117,8 @@ def latency(
 
     Every combination of the options is a case. Times go from a frame in memory to the decision.
     """
-    from stpm.benchmarks.latency import SCENARIOS, Plan, latency_result
-    from stpm.benchmarks.tables import latency_tables
+    from stpm.benchmarks.measure.latency import SCENARIOS, Plan, latency_result
+    from stpm.benchmarks.report.tables import latency_tables
     from stpm.train.datasets import list_images
 
     check_out(out)
@@ -165,8 +165,8 @@ def peers(
 
     Bundles of other methods are compared with their own reference, and timed in the same rounds.
     """
-    from stpm.benchmarks.peers import peers_result
-    from stpm.benchmarks.tables import peers_tables
+    from stpm.benchmarks.measure.peers import peers_result
+    from stpm.benchmarks.report.tables import peers_tables
     from stpm.train.datasets import find_category, open_category
 
     check_out(out)
@@ -210,11 +210,11 @@ def baselines(
 
     The first three learn from its teacher's descriptors, the others from images of its input size.
     """
-    from stpm.benchmarks.tables import accuracy_tables
+    from stpm.benchmarks.report.tables import accuracy_tables
 
     check_out(out)
     try:
-        from stpm.benchmarks.baselines import baselines_result
+        from stpm.benchmarks.studies.baselines import baselines_result
     except ModuleNotFoundError as error:
         raise StpmError(
             f"baselines need {error.name}, which is not installed; pip install 'stpm[baselines]'."
@@ -240,8 +240,8 @@ def compare(
     b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
 ) -> None:
     """Compare two result files case by case, B against A, with intervals."""
-    from stpm.benchmarks.compare import compare_files
-    from stpm.benchmarks.tables import comparison_table, print_tables
+    from stpm.benchmarks.report.compare import compare_files
+    from stpm.benchmarks.report.tables import comparison_table, print_tables
 
     print_tables([comparison_table(compare_files(a, b))])
 
@@ -263,7 +263,7 @@ def report(
     """
     check_out(out)
     try:
-        from stpm.benchmarks.report import write_report
+        from stpm.benchmarks.report.document import write_report
     except ModuleNotFoundError as error:
         raise StpmError(
             f"the report needs {error.name}, which is not installed; pip install 'stpm[report]'."
@@ -273,7 +273,7 @@ def report(
 
 
 def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:
-    from stpm.benchmarks.tables import print_tables
+    from stpm.benchmarks.report.tables import print_tables
 
     # First, so that a reader of the tables who stops early does not cost the result.
     if out is not None:

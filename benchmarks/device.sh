@@ -26,4 +26,4 @@ cp -r "$root"/{runtime,train,export,benchmarks,pyproject.toml,README.md,LICENSE}
 "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
   --no-build-isolation --target "$site" --upgrade "$site/source"
 commit=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || true)
-"$python" -m stpm.benchmarks.gpu.cli --commit "$commit" "$@"
+"$python" -m stpm.benchmarks.measure.gpu.cli --commit "$commit" "$@"

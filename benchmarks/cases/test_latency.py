@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from stpm.benchmarks.latency import SCENARIOS, Case, open_workloads
+from stpm.benchmarks.measure.latency import SCENARIOS, Case, open_workloads
 from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle import Bundle
 

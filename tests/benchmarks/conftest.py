@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stpm.benchmarks.accuracy import accuracy_result
-from stpm.benchmarks.latency import Plan, latency_result
+from stpm.benchmarks.measure.accuracy import accuracy_result
+from stpm.benchmarks.measure.latency import Plan, latency_result
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""What people read of result files: tables, figures, verdicts and the page."""

@@ -1,0 +1,319 @@
+"""What a report says first about accuracy, thresholds and engines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stpm.benchmarks.records.paper import reference_figures
+from stpm.benchmarks.report.tables import METRICS
+from stpm.benchmarks.report.verdict import Answer, Content, Finding, KeyFigure, of_kind, worst
+
+Row = Mapping[str, Any]
+
+SAME = 0.001
+"""Difference of a metric up to which an accuracy counts as kept."""
+PUBLISHED_MARGIN = 0.01
+"""Below a published figure, up to which it counts as reached: seeds differ by as much."""
+SURE = 0.025
+"""Probability below which an excess of false alarms is no accident."""
+TORCH = "torch"
+MEASURE = "Measure it: stpm-bench accuracy NAME.pt NAME.stpm --data ROOT --gallery DIR --out FILE."
+
+
+def accuracy_findings(contents: Sequence[Content]) -> list[Finding]:
+    """Answer what results of kind "accuracy" can answer."""
+    rows = list(accuracy_rows(contents))
+    families = _families(rows)
+    return [_kept(families), _agree(families), _published(rows), _alarms(rows), _verified(rows)]
+
+
+def accuracy_rows(contents: Sequence[Content]) -> Iterator[tuple[str, Row]]:
+    """Yield every (category, row)."""
+    for content in of_kind(contents, "accuracy"):
+        for category, rows in content["categories"].items():
+            yield from ((category, row) for row in rows)
+
+
+def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
+    """Return the figures of the first bundle of each category; the lowest of several categories."""
+    first: dict[str, Row] = {}
+    for category, row in accuracy_rows(contents):
+        if category not in first or (is_bundle(row) and not is_bundle(first[category])):
+            first[category] = row
+    found = []
+    for metric in ("image_auroc", "aupro"):
+        values = {c: row["overall"][metric] for c, row in first.items()}
+        known = {c: value for c, value in values.items() if value is not None}
+        if known:
+            lowest = min(known, key=lambda c: known[c])
+            label = METRICS[metric][0].upper() + METRICS[metric][1:]
+            source = _source(first[lowest], lowest, len(known), "lowest")
+            found.append(KeyFigure(label, f"{known[lowest]:.4f}", source))
+    decided = {c: row for c, row in first.items() if row["decisions"]}
+    if decided:
+        good, bad = (sum(c) for c in zip(*map(_counts, decided.values()), strict=True))
+        alarms, hits = (sum(c) for c in zip(*map(_called, decided.values()), strict=True))
+        source = _source(next(iter(decided.values())), next(iter(decided)), len(decided), "all")
+        if bad:
+            found.append(KeyFigure("Defective parts found", f"{hits} of {bad}", source))
+        if good:
+            found.append(KeyFigure("False alarms", f"{alarms} of {good}", f"good parts, {source}"))
+    return found
+
+
+def _source(row: Row, category: str, count: int, which: str) -> str:
+    if count > 1:
+        return f"all {count} categories" if which == "all" else f"{category}, {which} of {count}"
+    return f"{row['name']}, {row['engine']} {row['precision']}"
+
+
+def is_bundle(row: Row) -> bool:
+    """Tell a row of a bundle from one of a checkpoint."""
+    return bool(row["engine"] != TORCH)
+
+
+def describe(row: Row) -> str:
+    """Name a row in a line."""
+    return f"{row['name']} on {row['engine']} in {row['precision']}"
+
+
+def is_good(image: Mapping[str, Any]) -> bool:
+    """Tell a good test image by its folder."""
+    return bool(image["name"].split("/")[0] == "good")
+
+
+def _counts(row: Row) -> tuple[int, int]:
+    """Return the numbers of good and defective test images."""
+    good = sum(is_good(image) for image in row["images"])
+    return good, len(row["images"]) - good
+
+
+def _called(row: Row) -> tuple[int, int]:
+    """Return how many good and defective test images the threshold calls anomalous."""
+    counts, rates = _counts(row), row["decisions"]
+    shares = (rates["false_alarm_rate"] or 0, rates["detection_rate"] or 0)  # None of no images
+    good, bad = (round(share * count) for share, count in zip(shares, counts, strict=True))
+    return good, bad
+
+
+Families = dict[tuple[str, str, int], list[Row]]
+"""Rows of one model that have metrics, by category, name without precision, and number of test
+images."""
+
+
+def _families(rows: Sequence[tuple[str, Row]]) -> Families:
+    found: Families = {}
+    for category, row in rows:
+        if all(row["overall"][name] is None for name in METRICS):
+            continue
+        stem = row["name"].rsplit(".", 1)[0].removesuffix(f"_{row['precision']}")
+        found.setdefault((category, stem, row["image_count"]), []).append(row)
+    return found
+
+
+def _difference(row: Row, reference: Row) -> tuple[float, str]:
+    """Return the largest difference between two rows, and a metric that has it."""
+    differences = {
+        name: abs(row["overall"][name] - reference["overall"][name])
+        for name in METRICS
+        if row["overall"][name] is not None and reference["overall"][name] is not None
+    }
+    name = max(differences, key=lambda n: differences[n])
+    return differences[name], METRICS[name]
+
+
+def _compare(row: Row, reference: Row) -> Answer:
+    if _difference(row, reference)[0] <= SAME:
+        return Answer.YES
+    inside = (
+        low <= row["overall"][name] <= high for name, (low, high) in reference["intervals"].items()
+    )
+    return Answer.CARE if all(inside) else Answer.NO
+
+
+def _kept(families: Families) -> Finding:
+    question = "Does the exported model keep the accuracy of the checkpoint?"
+    pairs = [
+        (category, row, reference)
+        for (category, _, _), rows in families.items()
+        for reference in [row for row in rows if not is_bundle(row)][:1]
+        for row in rows
+        if is_bundle(row)
+    ]
+    if not pairs:
+        text = f"No checkpoint was measured beside its bundle. {MEASURE}"
+        return Finding(question, Answer.OPEN, text)
+    details = []
+    for category, row, reference in pairs:
+        difference, metric = _difference(row, reference)
+        details.append(f"{category}, {describe(row)}: {difference:.1e} at most, in {metric}")
+    answer = worst(_compare(row, reference) for _, row, reference in pairs)
+    largest = max(_difference(row, reference)[0] for _, row, reference in pairs)
+    text = (
+        f"Over {_count(len(pairs), 'bundle and engine', 'bundles and engines')}, no metric differs "
+        f"from the checkpoint's by more than {_short(largest)}{_LIMIT[answer]}."
+    )
+    return Finding(question, answer, text, tuple(details))
+
+
+_LIMIT = {
+    Answer.YES: f" (up to {SAME:g} counts as kept)",
+    Answer.CARE: f": above {SAME:g}, but within the checkpoint's 95% interval",
+    Answer.NO: ", which leaves the checkpoint's 95% interval",
+}
+
+
+def _agree(families: Families) -> Finding:
+    question = "Do engines and precisions agree?"
+    answers, details, largest, changed = [], [], 0.0, 0
+    for (category, stem, count), rows in families.items():
+        bundles = [row for row in rows if is_bundle(row)]
+        if len(bundles) < 2:
+            continue
+        differences = [_difference(row, bundles[0]) for row in bundles[1:]]
+        difference, metric = max(differences)
+        split = _decided_differently(bundles)
+        answers += [_compare(row, bundles[0]) for row in bundles[1:]]
+        answers += [Answer.CARE] if split else []
+        largest, changed = max(largest, difference), changed + split
+        details.append(
+            f"{category}, {stem}: {len(bundles)} runs differ by at most {_short(difference)} in "
+            f"{metric}; decisions differ on {split} of {count} images"
+        )
+    if not answers:
+        text = "Only one engine and precision was measured. " + MEASURE
+        return Finding(question, Answer.OPEN, text)
+    decisions = f"{changed} decisions differ" if changed else "every decision is the same"
+    text = f"No metric differs by more than {_short(largest)}, and {decisions}."
+    return Finding(question, worst(answers), text, tuple(details))
+
+
+def _decided_differently(rows: Sequence[Row]) -> int:
+    """Count the images that not every row calls the same, each by its own threshold."""
+    calls: dict[str, set[bool]] = {}
+    for row in rows:
+        if row["calibration"]:
+            threshold = row["calibration"]["image_threshold"]
+            for image in row["images"]:
+                calls.setdefault(image["name"], set()).add(image["score"] > threshold)
+    return sum(len(found) > 1 for found in calls.values())
+
+
+def _published(rows: Sequence[tuple[str, Row]]) -> Finding:
+    question = "Is it as accurate as published?"
+    answers, details = [], []
+    for category, row in rows:
+        for source, figures in reference_figures(category).items():
+            for metric, published in figures.items():
+                value = row["overall"][metric]
+                if value is None:
+                    continue
+                answers.append(_reached(value, row["intervals"].get(metric), published))
+                if answers[-1] is not Answer.YES:
+                    details.append(
+                        f"{category}, {describe(row)}: {METRICS[metric]} {value:.4f}, {source} "
+                        f"{published:.4f}"
+                    )
+    if not answers:
+        text = (
+            "Nothing is published for these data, or the test set lacks good or defective parts; "
+            "only MVTec AD's categories are in the papers."
+        )
+        return Finding(question, Answer.OPEN, text)
+    reached = sum(answer is Answer.YES for answer in answers)
+    text = (
+        f"{reached} of {len(answers)} comparisons with the paper and its authors' code reach the "
+        f"published figure within {PUBLISHED_MARGIN:g}, or exceed it."
+    )
+    return Finding(question, worst(answers), text, tuple(details))
+
+
+def _reached(value: float, interval: Sequence[float] | None, published: float) -> Answer:
+    if value >= published - PUBLISHED_MARGIN:
+        return Answer.YES
+    return Answer.NO if interval and interval[1] < published else Answer.CARE
+
+
+def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
+    question = "Do the thresholds keep the false-alarm rate?"
+    answers, details, shares = [], [], []
+    for category, row in rows:
+        if not (row["calibration"] and row["decisions"]):
+            continue
+        asked = row["calibration"]
+        low, high = asked["false_alarm_interval"]
+        (good, bad), (alarms, hits) = _counts(row), _called(row)
+        if bad:
+            shares.append(row["decisions"]["detection_rate"])
+        if not good:
+            continue
+        answers.append(_within(alarms, good, high))
+        details.append(
+            f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95% interval "
+            f"{low:.1%} to {high:.1%}, from {asked['image_count']} good images), observed "
+            f"{alarms} of {good} ({alarms / good:.1%})"
+            + (f", found {hits} of {bad} defective" if bad else "")
+        )
+    if not answers:
+        return Finding(
+            question, Answer.OPEN, f"No threshold was measured on good images. {MEASURE}"
+        )
+    kept = sum(answer is Answer.YES for answer in answers)
+    text = (
+        f"{_count(kept, 'threshold', 'thresholds')} of {len(answers)} gave no more false alarms on "
+        "good test images than the interval of its calibration allows."
+    )
+    if shares:
+        low, high = (f"{share:.1%}" for share in (min(shares), max(shares)))
+        to_high = f" to {high}" if low != high else ""
+        text += f" Of the defective parts they find {low}{to_high}."
+    if kept < len(answers):
+        text += " Calibrate with good images from the camera and the light of the line."
+    return Finding(question, worst(answers), text, tuple(details))
+
+
+def _within(alarms: int, good: int, high: float) -> Answer:
+    """Judge the alarms by the upper end of the interval, and by the binomial law beyond it."""
+    if alarms <= high * good:
+        return Answer.YES
+    fewer = range(alarms)
+    chance = 1 - sum(math.comb(good, k) * high**k * (1 - high) ** (good - k) for k in fewer)
+    return Answer.NO if chance < SURE else Answer.CARE
+
+
+def _verified(rows: Sequence[tuple[str, Row]]) -> Finding:
+    question = "Are the engines verified?"
+    bundles = [row for _, row in rows if is_bundle(row)]
+    if not bundles:
+        return Finding(question, Answer.OPEN, f"No bundle was measured. {MEASURE}")
+    text = (
+        f"{_count(len(bundles), 'bundle and engine', 'bundles and engines')}: each replayed the "
+        "bundle's golden images when it was opened; one that differs from FP32 torch by more than "
+        "its tolerance is refused."
+    )
+    parities = {describe(row): row.get("parity") or {} for row in bundles}
+    details = [
+        f"{name}: at export, maps differed by {parity['map_difference']:.1e} and scores by "
+        f"{parity['score_difference']:.1e}; allowed {parity['tolerance']:g}"
+        for name, parity in parities.items()
+        if "map_difference" in parity
+    ]
+    unverified = [name for name, parity in parities.items() if "map_difference" not in parity]
+    if unverified:
+        details += [f"{name}: exported where it could not run" for name in unverified]
+        text += (
+            f" Not compared at export: {len(unverified)}, with FP32 torch's thresholds; export "
+            "where they run."
+        )
+    return Finding(question, Answer.CARE if unverified else Answer.YES, text, tuple(details))
+
+
+def _count(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _short(difference: float) -> str:
+    """Write a difference of metrics to the digits of the tables."""
+    return f"{difference:.4f}" if difference >= 0.00005 else "0.00005"

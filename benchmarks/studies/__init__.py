@@ -1,0 +1,1 @@
+"""What a choice is worth: ablations and other methods, each run by hand."""

@@ -1,0 +1,154 @@
+"""The report as people use it: in a browser, by keyboard, in the dark, on paper."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stpm.benchmarks.report.document import write_report
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "--no-sandbox",  # which Chromium needs as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LATENCY = "table:has-text('latency of a query')"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def url(results: dict[str, Path], tmp_path: Path) -> str:
+    """Of a report of all kinds."""
+    write_report(list(results.values()), tmp_path / "report.html")
+    return (tmp_path / "report.html").as_uri()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """The report, open; nothing may be written to the console or asked from a network."""
+    opened = browser.new_page()
+    problems: list[str] = []
+    opened.on("console", lambda message: problems.append(message.text))
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("request", lambda r: r.url.startswith(("file:", "data:")) or problems.append(r.url))
+    opened.goto(url)
+    yield opened
+    opened.close()
+    assert problems == []
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    """Return the first lines of a column's visible cells."""
+    cells = page.locator(f"{table} tbody tr:visible > :nth-child({number}) span:first-child")
+    return cells.all_inner_texts()
+
+
+def test_a_table_sorts_by_keyboard(page: Page) -> None:
+    original = column(page, LATENCY, 2)
+    head = page.locator(f"{LATENCY} thead th").nth(1)
+    head.get_by_role("button").focus()
+    assert head.get_attribute("aria-sort") is None
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column(page, LATENCY, 2) == sorted(original, key=float)
+    page.keyboard.press("Space")
+    assert head.get_attribute("aria-sort") == "descending"
+    assert column(page, LATENCY, 2) == sorted(original, key=float, reverse=True)
+    assert "sorted by p50 ms, descending" in page.get_by_role("status").inner_text()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") is None
+    assert column(page, LATENCY, 2) == original
+
+
+def test_empty_cells_stay_last_in_both_directions(page: Page) -> None:
+    table = "table:has-text('95% intervals')"
+    head = page.get_by_role("button", name="false alarms")
+    for _ in range(2):
+        head.press("Enter")
+        assert page.locator(f"{table} tbody tr").last.locator("td").nth(4).inner_text() == ""
+
+
+def test_rows_are_filtered_by_keyboard(page: Page) -> None:
+    count = len(column(page, LATENCY, 2))
+    field = page.get_by_role("searchbox", name="Filter rows of latency of a query")
+    field.focus()
+    page.keyboard.type("multi 96x128 batch")
+    shown = page.locator(f"{LATENCY} tbody tr:visible").all_inner_texts()
+    assert 0 < len(shown) < count
+    assert all("multi stream" in row and "96x128" in row and "batch" in row for row in shown)
+    assert f"{len(shown)} of {count} rows" in page.get_by_role("status").inner_text()
+    field.fill("")
+    assert len(column(page, LATENCY, 2)) == count
+
+
+def test_the_first_tab_leads_to_the_verdict(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the verdict"
+    assert page.locator(".skip").bounding_box()["y"] >= 0
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "verdict"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 390])
+def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    opened.goto(url)
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    found = Axe().run(opened).response["violations"]
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    opened.close()
+    assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
+
+
+def test_schemes_differ_and_plots_follow(browser: Browser, url: str) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        opened = browser.new_page(color_scheme=scheme)
+        opened.goto(url)
+        line = (
+            "getComputedStyle(document.querySelector('[id$=line2d_1] path, [id*=roc] path')).stroke"
+        )
+        ground = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        colours.append((ground, opened.evaluate(line)))
+        opened.close()
+    assert colours[0][0] != colours[1][0]
+    assert colours[0][1] != colours[1][1]
+
+
+def test_a_narrow_screen_scrolls_down_only(browser: Browser, url: str) -> None:
+    opened = browser.new_page(viewport={"width": 390, "height": 844})
+    opened.goto(url)
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+    opened.close()
+
+
+def test_it_prints_with_all_details(page: Page) -> None:
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
