@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from stpm.runtime.console import Version, known_errors, note, parse_size
 from stpm.runtime.errors import StpmError
 
 if TYPE_CHECKING:
+    from stpm.benchmarks.records.result_file import Record
     from stpm.benchmarks.report.tables import Table
 
 
@@ -64,7 +65,7 @@ def accuracy(
     The table by kind of defect is the first model's; --out holds everyone's.
     """
     from stpm.benchmarks.measure.accuracy import accuracy_result
-    from stpm.benchmarks.report.tables import accuracy_tables
+    from stpm.benchmarks.report.tables_accuracy import accuracy_tables
 
     check_out(out)
     content = accuracy_result(
@@ -118,7 +119,7 @@ def latency(
     Every combination of the options is a case. Times go from a frame in memory to the decision.
     """
     from stpm.benchmarks.measure.latency import SCENARIOS, Plan, latency_result
-    from stpm.benchmarks.report.tables import latency_tables
+    from stpm.benchmarks.report.tables_speed import latency_tables
     from stpm.train.datasets import list_images
 
     check_out(out)
@@ -166,7 +167,7 @@ def peers(
     Bundles of other methods are compared with their own reference, and timed in the same rounds.
     """
     from stpm.benchmarks.measure.peers import peers_result
-    from stpm.benchmarks.report.tables import peers_tables
+    from stpm.benchmarks.report.tables_speed import peers_tables
     from stpm.train.datasets import find_category, open_category
 
     check_out(out)
@@ -210,7 +211,7 @@ def baselines(
 
     The first three learn from its teacher's descriptors, the others from images of its input size.
     """
-    from stpm.benchmarks.report.tables import accuracy_tables
+    from stpm.benchmarks.report.tables_accuracy import accuracy_tables
 
     check_out(out)
     try:
@@ -241,7 +242,8 @@ def compare(
 ) -> None:
     """Compare two result files case by case, B against A, with intervals."""
     from stpm.benchmarks.report.compare import compare_files
-    from stpm.benchmarks.report.tables import comparison_table, print_tables
+    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables_speed import comparison_table
 
     print_tables([comparison_table(compare_files(a, b))])
 
@@ -268,15 +270,16 @@ def report(
         raise StpmError(
             f"the report needs {error.name}, which is not installed; pip install 'stpm[report]'."
         ) from error
-    write_report(results, out)
+    for reason in write_report(results, out):
+        note(f"left out: {reason}")
     note(f"{out}: written")
 
 
-def _show(tables: list[Table], content: dict[str, Any], out: Path | None) -> None:
+def _show(tables: list[Table], record: Record, out: Path | None) -> None:
     from stpm.benchmarks.report.tables import print_tables
 
     # First, so that a reader of the tables who stops early does not cost the result.
     if out is not None:
-        write_result(out, content)
+        write_result(out, record)
         note(f"{out}: written")
     print_tables(tables)

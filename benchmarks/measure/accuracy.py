@@ -18,7 +18,9 @@ from stpm.benchmarks.measure.intervals import (
     pixel_intervals,
     quantile_interval,
 )
-from stpm.benchmarks.records.result_file import header
+from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import checked
 from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.calibration import Calibration
@@ -290,7 +292,7 @@ def accuracy_result(
     engine: str | None = None,
     teacher_weights: Path | None = None,
     gallery: Path | None = None,
-) -> dict[str, Any]:
+) -> AccuracyRecord:
     """Evaluate checkpoints and bundles, and return the content of a result file.
 
     Args:
@@ -318,9 +320,11 @@ def accuracy_result(
             pictures[name] = save_gallery(Detector(model, engine), samples, gallery / name)
             note(f"{gallery / name}: {len(pictures[name])} pictures")
     everything = [accuracy for found in outcomes.values() for accuracy in found]
-    return header("accuracy", list(models)) | {
+    content = header("accuracy", list(models)) | {
         "categories": {name: [a.to_dict() for a in found] for name, found in outcomes.items()},
         "seeds": {name: [asdict(s) for s in summarise(found)] for name, found in outcomes.items()},
         "means": [asdict(s) for s in summarise(everything)] if len(outcomes) > 1 else [],
         "gallery": pictures,
     }
+    record: AccuracyRecord = checked(content)
+    return record

@@ -18,7 +18,9 @@ from PIL import Image
 from stpm.benchmarks.measure.footprint import footprint
 from stpm.benchmarks.measure.rates import rates
 from stpm.benchmarks.measure.timing import steadiness
-from stpm.benchmarks.records.result_file import header
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import checked
+from stpm.benchmarks.records.speed import LatencyRecord
 from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle import Bundle, InputContract
 from stpm.runtime.console import note, progress
@@ -292,7 +294,7 @@ def open_workloads(cases: Sequence[Case], files: Sequence[Path]) -> list[Workloa
 
 def latency_result(
     plan: Plan, files: Sequence[Path], *, images: int = 200, rounds: int = 10
-) -> dict[str, Any]:
+) -> LatencyRecord:
     """Time every case of a plan, and return the content of a result file.
 
     Args:
@@ -312,9 +314,11 @@ def latency_result(
     with progress(f"{len(cases)} cases, {rounds} rounds", rounds, "rounds") as on_round:
         times = time_cases(workloads, images, rounds, on_round)
     found = zip(workloads, times, strict=True)
-    return header("latency", list(plan.bundles)) | {
+    content = header("latency", list(plan.bundles)) | {
         "image_source": "files" if files else "golden",
         "rates": rates(),
         "footprints": footprints,
         "cases": [summarise_case(workload, rounds_ms) for workload, rounds_ms in found],
     }
+    record: LatencyRecord = checked(content)
+    return record

@@ -7,7 +7,6 @@ python -m stpm.benchmarks.measure.libstpm bottle.stpm --out benchmarks/results/l
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import time
@@ -18,7 +17,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from stpm.benchmarks.records.environment import environment
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.console import command, say
 from stpm.runtime.errors import BackendError
@@ -92,13 +92,11 @@ def note(times: dict[str, list[float]], name: str, value: float, round_: int) ->
         times.setdefault(name, []).append(value)
 
 
-def report(times: dict[str, list[float]], size: tuple[int, int], bundle: str) -> dict[str, Any]:
+def report(times: dict[str, list[float]], size: tuple[int, int]) -> dict[str, Any]:
     """Return medians, what they mean, and every raw time."""
     medians = {name: statistics.median(values) for name, values in times.items()}
     share = medians["input_size_overhead_ms"] / medians["input_size_engine_ms"]
     return {
-        "environment": environment(),
-        "bundle": bundle,
         "frame_size": FRAME,
         "input_size": size,
         "rounds": len(times["resize_pillow_ms"]),
@@ -118,12 +116,13 @@ def run(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 300,
 ) -> None:
     """Measure libstpm: its overhead over the engine, its resize, its allocations."""
+    check_out(out)
     if not program.is_file():
         raise BackendError(f"{program}: there is no such program; run scripts/test-c first.")
     size = Bundle(bundle).manifest.input.size
     with Program(program.resolve(), bundle) as asked:
-        result = report(measure(asked, size, rounds), size, bundle.name)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+        result = report(measure(asked, size, rounds), size)
+    write_result(out, header("libstpm", [bundle]) | result)
     for name, value in result["median"].items():
         say(f"{name:28} {value:.4g}")
 

@@ -16,8 +16,10 @@ from stpm.benchmarks.measure.contenders import Contender, Map, contenders, timed
 from stpm.benchmarks.measure.latency import percentiles
 from stpm.benchmarks.measure.rates import rates
 from stpm.benchmarks.measure.timing import paired_ratio, steadiness
+from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.paper import latency_figures
-from stpm.benchmarks.records.result_file import header
+from stpm.benchmarks.records.result_file import checked
+from stpm.benchmarks.records.speed import PeersRecord
 from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle import Bundle
 from stpm.runtime.console import note, progress
@@ -78,7 +80,7 @@ def peers_result(
     images: int = 200,
     rounds: int = 20,
     warm_up: int = WARM_UP,
-) -> dict[str, Any]:
+) -> PeersRecord:
     """Check everyone's maps on every image, then time all in interleaved rounds.
 
     Args:
@@ -125,7 +127,7 @@ def peers_result(
         masks = _masks(samples, found.shape[1:])
         metrics = evaluate_maps(anomalous, scores, masks, found)
         entries.append(_entry(contender, agreed, metrics) | _timing(taken, times[0]))
-    return header("peers", [checkpoint_path, *bundles]) | {
+    content = header("peers", [checkpoint_path, *bundles]) | {
         "reference": running[0].name,
         "image_count": len(frames),
         "image_size": list(frames[0].shape[:2]),
@@ -134,6 +136,8 @@ def peers_result(
         "left_out": left_out,
         "paper": latency_figures(),
     }
+    record: PeersRecord = checked(content)
+    return record
 
 
 def _masks(samples: Sequence[Sample], size: tuple[int, ...]) -> NDArray[np.bool_] | None:

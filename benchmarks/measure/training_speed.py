@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,8 @@ from torch.nn import functional
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from stpm.benchmarks.records.environment import environment
-from stpm.benchmarks.records.result_file import check_out, write_whole
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.runtime.console import command, note, say
 from stpm.runtime.errors import ParityError
 from stpm.train.methods import TeacherSource, open_method
@@ -178,8 +177,7 @@ def training_speed(
     untouched = copy.deepcopy(model)
     found = measure(Fit(model, train, held_out, options), untouched, rounds)
     if out is not None:
-        content = {"environment": environment()} | found
-        write_whole(out, json.dumps(content, indent=1) + "\n")
+        write_result(out, header("training_speed", []) | found)
     say(
         f"{found['median_seconds']:.1f} s an epoch in {found['precision']}, a plain script "
         f"{found['plain_script_ratio']:.2f} times as long; {found['gflop']:.0f} GFLOP at the "

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 PACKAGES = (
     "stpm",
@@ -29,11 +29,36 @@ GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.s
 """As nvidia-smi names them; clocks in MHz, memory in MiB."""
 
 
-def environment() -> dict[str, Any]:
-    """Return what a reader needs to judge a figure: hardware, system, versions, commit.
+class Processor(TypedDict):
+    """A processor; `flags` are those of `VECTOR_FLAGS`."""
 
-    What cannot be found out here is None, an empty list or left out.
-    """
+    model: str
+    usable_cores: int | None
+    flags: list[str]
+    governor: str | None
+
+
+class Commit(TypedDict):
+    """A checkout's commit, and whether files differed from it."""
+
+    id: str
+    with_changes: bool
+
+
+class Environment(TypedDict):
+    """Hardware, system, versions and commit; what cannot be detected is None or left out."""
+
+    processor: Processor
+    memory_gib: float | None
+    gpus: list[dict[str, str]]
+    system: str
+    python: str
+    packages: dict[str, str]
+    commit: Commit | None
+
+
+def environment() -> Environment:
+    """Return what a reader needs to judge a figure."""
     return {
         "processor": _processor(),
         "memory_gib": _memory_gib(),
@@ -55,7 +80,7 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _processor() -> dict[str, Any]:
+def _processor() -> Processor:
     info = _read(Path("/proc/cpuinfo")) or ""
     pairs = [line.split(":", 1) for line in info.splitlines() if ":" in line]
     values = {key.strip(): value.strip() for key, value in pairs}
@@ -84,7 +109,7 @@ def _gpus() -> list[dict[str, str]]:
     return [dict(zip(GPU_FIELDS, map(str.strip, row.split(",")), strict=False)) for row in rows]
 
 
-def _commit(source: Path) -> dict[str, Any] | None:
+def _commit(source: Path) -> Commit | None:
     """Return the commit of the checkout that tracks a file; None for an installed package."""
     git = ["git", "-C", str(source.parent)]
     commit = _output([*git, "rev-parse", "HEAD"])

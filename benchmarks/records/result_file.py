@@ -1,22 +1,53 @@
-"""Result files: JSON with one header, written whole or not at all."""
+"""Result files: JSON of a known kind, checked and written whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shlex
-import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stpm.benchmarks.records.environment import environment
-from stpm.runtime.bundle import MODEL, Bundle
+import msgspec
+
+from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.device import DeviceRecord
+from stpm.benchmarks.records.header import SCHEMA_VERSION
+from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
+from stpm.benchmarks.records.studies import (
+    AblationLine,
+    GraphAblationRecord,
+    LibstpmRecord,
+    LowPrecisionRecord,
+    TrainingSpeedRecord,
+)
 from stpm.runtime.errors import DataError
 from stpm.runtime.partial import partial_path
 
-SCHEMA_VERSION = 1
-KINDS = ("accuracy", "latency", "peers")
+Record = (
+    AccuracyRecord
+    | LatencyRecord
+    | PeersRecord
+    | DeviceRecord
+    | LowPrecisionRecord
+    | GraphAblationRecord
+    | LibstpmRecord
+    | TrainingSpeedRecord
+)
+KINDS: dict[str, Any] = {
+    "accuracy": AccuracyRecord,
+    "latency": LatencyRecord,
+    "peers": PeersRecord,
+    "device": DeviceRecord,
+    "low_precision": LowPrecisionRecord,
+    "graph_ablation": GraphAblationRecord,
+    "libstpm": LibstpmRecord,
+    "training_speed": TrainingSpeedRecord,
+}
+"""Every kind of result file, in the order of the report."""
+
+
+class OtherKindError(DataError):
+    """A file that is no result file of a known kind."""
 
 
 def check_out(path: Path | None) -> None:
@@ -29,34 +60,21 @@ def check_out(path: Path | None) -> None:
         raise DataError(f"{path.parent}: there is no such folder; create it first.")
 
 
-def header(kind: str, models: list[Path]) -> dict[str, Any]:
-    """Return what every result file begins with.
+def checked(content: Mapping[str, Any]) -> Any:
+    """Return a new result as a record of its kind.
 
     Args:
-        kind: one of `KINDS`.
-        models: the checkpoints and bundles that were measured.
+        content: `header` and what its kind holds.
+
+    Raises:
+        msgspec.ValidationError: it is not what its kind holds.
     """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "models": {model.name: model_hash(model) for model in models},
-        "environment": environment(),
-    }
+    return msgspec.convert(content, KINDS[content["kind"]])
 
 
-def model_hash(model: Path) -> str:
-    """Return the sha256 of a checkpoint, or of the graph in a bundle."""
-    if model.is_dir():
-        return Bundle(model).manifest.files[MODEL].sha256
-    with model.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_result(path: Path, content: dict[str, Any]) -> None:
-    """Write a result file in one step."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+def write_result(path: Path, content: Mapping[str, Any] | Record) -> None:
+    """Write a result file in one step; see `checked`."""
+    write_whole(path, json.dumps(checked(content), indent=1) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -69,23 +87,57 @@ def write_whole(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Record:
     """Read a result file.
 
     Raises:
-        DataError: it is missing, no result file, or of an unknown version or kind.
+        DataError: it is missing, no JSON, or lacks what its kind holds.
+        OtherKindError: it is of another kind or version than those of `KINDS`.
     """
+    content = _json(path)
+    found = content if isinstance(content, dict) else {}
+    version, kind = found.get("schema_version"), found.get("kind")
+    if version != SCHEMA_VERSION or kind not in KINDS:
+        raise OtherKindError(
+            f"{path}: got a file of kind {kind!r} and version {version!r}, expected "
+            f"{', '.join(KINDS)} of version {SCHEMA_VERSION}; write it again with stpm-bench."
+        )
     try:
-        content = json.loads(path.read_bytes())
+        record: Record = msgspec.convert(found, KINDS[kind])
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"{path}: is not what a result of kind {kind!r} holds ({error}); write it again."
+        ) from error
+    return record
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
         raise DataError(f"{path}: is not JSON ({error}); expected what --out wrote.") from error
-    found = content if isinstance(content, dict) else {}
-    version, kind = found.get("schema_version"), found.get("kind")
-    if version != SCHEMA_VERSION or kind not in KINDS:
-        raise DataError(
-            f"{path}: got a file of kind {kind!r} and version {version!r}, expected "
-            f"{', '.join(KINDS)} of version {SCHEMA_VERSION}; write it again with stpm-bench."
-        )
-    return found
+
+
+def read_lines(path: Path) -> list[AblationLine]:
+    """Read a file of ablations, which has a JSON object a line.
+
+    Raises:
+        DataError: it cannot be read, or a line is no result of an ablation.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is no text ({error}); expected lines of JSON.") from error
+    lines = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            lines.append(msgspec.json.decode(text, type=AblationLine))
+        except msgspec.DecodeError as error:
+            raise DataError(
+                f"{path}: line {number} is no result of an ablation ({error}); remove that line."
+            ) from error
+    return lines

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from stpm.benchmarks.records.accuracy import AccuracyRecord, Row
+from stpm.benchmarks.records.result_file import Record
+from stpm.benchmarks.records.studies import AblationLine
 from stpm.benchmarks.report.plots import Figure, curves, histogram
 from stpm.benchmarks.report.plots_time import latency_figures, ratio_figure
-from stpm.benchmarks.report.tables import (
-    Table,
-    ablation_tables,
-    accuracy_tables,
-    latency_tables,
-    peers_tables,
+from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables
+from stpm.benchmarks.report.tables_device import device_tables
+from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
+from stpm.benchmarks.report.tables_studies import (
+    graph_ablation_tables,
+    libstpm_tables,
+    low_precision_tables,
+    training_speed_tables,
 )
-
-Content = Mapping[str, Any]
 
 TITLES = {
     "accuracy": "Accuracy",
     "latency": "Speed",
     "peers": "Other programs",
+    "device": "On a GPU",
+    "low_precision": "Low precision",
+    "libstpm": "The C library",
+    "training_speed": "Training",
+    "graph_ablation": "Choices in the graph",
     "ablation": "Ablations",
 }
 """By kind of result, in the order of the report."""
@@ -45,21 +53,33 @@ class Chapter:
     blocks: list[Block]
 
 
-def blocks_of(content: Content, name: str) -> list[Block]:
+def blocks_of(content: Record, name: str) -> list[Block]:
     """Return the blocks of a result.
 
     Args:
         content: of a result file.
         name: of letters and digits, unique in the report; begins the ids of its figures.
     """
-    if content["kind"] == "accuracy":
-        return _accuracy_blocks(content, name)
-    if content["kind"] == "latency":
-        return [Block("", latency_tables(content), latency_figures(content["cases"], name))]
-    return [Block("", peers_tables(content), [ratio_figure(content, name)])]
+    match content["kind"]:
+        case "accuracy":
+            return _accuracy_blocks(content, name)
+        case "latency":
+            return [Block("", latency_tables(content), latency_figures(content["cases"], name))]
+        case "peers":
+            return [Block("", peers_tables(content), [ratio_figure(content, name)])]
+        case "device":
+            return [Block("", device_tables(content))]
+        case "low_precision":
+            return [Block("", low_precision_tables(content))]
+        case "graph_ablation":
+            return [Block("", graph_ablation_tables(content))]
+        case "libstpm":
+            return [Block("", libstpm_tables(content))]
+        case "training_speed":
+            return [Block("", training_speed_tables(content))]
 
 
-def ablation_block(lines: Sequence[Mapping[str, Any]]) -> Block:
+def ablation_block(lines: Sequence[AblationLine]) -> Block:
     """Return the block of a file with lines of ablations."""
     return Block("", ablation_tables(lines))
 
@@ -70,10 +90,10 @@ def chapters(blocks: Sequence[tuple[str, Block]]) -> list[Chapter]:
     return [Chapter(kind, TITLES[kind], group) for kind, group in found.items() if group]
 
 
-def _accuracy_blocks(content: Content, name: str) -> list[Block]:
+def _accuracy_blocks(content: AccuracyRecord, name: str) -> list[Block]:
     blocks = []
     for i, (category, rows) in enumerate(content["categories"].items()):
-        alone = {**content, "categories": {category: rows}, "means": []}
+        alone: AccuracyRecord = {**content, "categories": {category: rows}, "means": []}
         figures = curves(rows, f"{name}c{i}")
         chosen = enumerate(_one_engine_each(rows))
         figures += [histogram(row, f"{name}c{i}h{j}") for j, row in chosen]
@@ -83,13 +103,13 @@ def _accuracy_blocks(content: Content, name: str) -> list[Block]:
     return blocks
 
 
-def _one_engine_each(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _one_engine_each(rows: Sequence[Row]) -> list[Row]:
     """Return the first row of each bundle, or of each checkpoint where there is no bundle.
 
     The scores of other engines differ by less than the width of a line.
     """
     bundles = [row for row in rows if row["calibration"]] or rows
-    first: dict[str, Mapping[str, Any]] = {}
+    first: dict[str, Row] = {}
     for row in bundles:
         first.setdefault(row["name"], row)
     return list(first.values())

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from stpm.benchmarks.measure.intervals import image_auroc_resamples, quantile_interval
 from stpm.benchmarks.measure.timing import paired_ratio
+from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.result_file import read_result
+from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.runtime.errors import DataError
 from stpm.train.datasets import GOOD
 from stpm.train.metrics import auroc
+
+Timed = LatencyRecord | PeersRecord
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,15 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
         raise DataError(
             f"{a} is of kind {first['kind']}, {b} of kind {second['kind']}; name two of one kind."
         )
-    compare = _aurocs if first["kind"] == "accuracy" else _times
-    found = list(compare(first, second))
+    if first["kind"] == "accuracy" and second["kind"] == "accuracy":
+        found = list(_aurocs(first, second))
+    elif first["kind"] in ("latency", "peers"):
+        found = list(_times(first, cast(Timed, second)))
+    else:
+        raise DataError(
+            f"{a} and {b} are of kind {first['kind']}, expected accuracy, latency or peers; name "
+            "two of these."
+        )
     if not found:
         raise DataError(
             f"{a} and {b} hold no case in common, or no good and defective test images; measure "
@@ -61,7 +72,7 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
     return found
 
 
-def _times(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Comparison]:
+def _times(first: Timed, second: Timed) -> Iterator[Comparison]:
     before, after = (_timed_cases(content) for content in (first, second))
     for name in _common(before, after):
         rounds = min(len(before[name]), len(after[name]))
@@ -69,13 +80,13 @@ def _times(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Comp
         yield Comparison(name, "time, B over A", ratio.median, ratio.low, ratio.high, ratio.verdict)
 
 
-def _timed_cases(content: Mapping[str, Any]) -> dict[str, list[list[float]]]:
+def _timed_cases(content: Timed) -> dict[str, list[list[float]]]:
     if content["kind"] == "latency":
         return {case["name"]: case["rounds_ms"] for case in content["cases"]}
     return {f"{row['name']}, {row['precision']}": row["rounds_ms"] for row in content["peers"]}
 
 
-def _aurocs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Comparison]:
+def _aurocs(first: AccuracyRecord, second: AccuracyRecord) -> Iterator[Comparison]:
     before, after = (_scores(content) for content in (first, second))
     for name in _common(before, after):
         ordered = _common(before[name], after[name])
@@ -90,7 +101,7 @@ def _aurocs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Com
         yield Comparison(name, "image AUROC, B minus A", difference, low, high, verdict)
 
 
-def _scores(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _scores(content: AccuracyRecord) -> dict[str, dict[str, float]]:
     return {
         f"{category} {row['engine']} {row['precision']}": {
             image["name"]: image["score"] for image in row["images"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +14,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from stpm.benchmarks.records.ablation_lines import read_lines
-from stpm.benchmarks.records.result_file import check_out, read_result, write_whole
+from stpm.benchmarks.records.result_file import (
+    OtherKindError,
+    Record,
+    check_out,
+    read_lines,
+    read_result,
+    write_whole,
+)
+from stpm.benchmarks.records.studies import AblationLine
 from stpm.benchmarks.report.chapters import Block, Chapter, ablation_block, blocks_of, chapters
 from stpm.benchmarks.report.gallery import Entry, Gallery, entries_of, galleries
 from stpm.benchmarks.report.provenance import provenance_tables
@@ -39,11 +45,9 @@ SIZE_LIMIT = 3_000_000
 """Bytes of a page."""
 CAPTIONS = 100_000
 """Bytes of it that are kept for what surrounds the pictures."""
-MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What is raised where a file has other fields than its kind."""
 _NUMBER = re.compile(r"[<>~]?[-+\u2212]?\d[\d.,]*(e[-+]?\d+)?( ?%)?")
 
-Results = Mapping[Path, Mapping[str, Any]]
+Results = Mapping[Path, Record]
 """Contents of result files."""
 
 
@@ -78,49 +82,46 @@ class Report:
     galleries: Sequence[Gallery] = ()
 
 
-def write_report(paths: Sequence[Path], out: Path) -> None:
+def write_report(paths: Sequence[Path], out: Path) -> list[str]:
     """Render result files into one file, whole or not at all.
 
     Args:
         paths: result files, and `.jsonl` files with lines of ablations.
         out: ends in `.html`, or in `.md` for Markdown.
 
+    Returns:
+        A sentence about each file that is left out because it is of another kind.
+
     Raises:
-        DataError: a file cannot be used, or the folder of `out` is missing.
+        DataError: a file cannot be read or lacks what its kind holds, none is of a known kind, or
+            the folder of `out` is missing.
     """
     check_out(out)
     if out.suffix not in (".html", ".md"):
         raise DataError(f"{out}: got a name ending in {out.suffix!r}, expected .html or .md.")
     blocks: list[tuple[str, Block]] = []
-    results: dict[Path, Mapping[str, Any]] = {}
+    results: dict[Path, Record] = {}
     pictures: list[tuple[str, list[Entry]]] = []
-    lines: list[dict[str, Any]] = []
+    lines: list[AblationLine] = []
+    left_out: list[str] = []
     for number, path in enumerate(dict.fromkeys(paths)):
         if path.suffix == ".jsonl":
             lines += read_lines(path)
-            with _naming(path):
-                ablation_block(lines)
             continue
-        results[path] = content = read_result(path)
-        with _naming(path):
-            blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
+        try:
+            results[path] = content = read_result(path)
+        except OtherKindError as error:
+            left_out.append(str(error))
+            continue
+        blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
+        if content["kind"] == "accuracy":
             pictures += entries_of(content, path.parent).items()
-            assemble({path: content}, [])
+    if left_out and not (results or lines):
+        raise DataError(left_out[0])
     blocks += [("ablation", ablation_block(lines))] if lines else []
     report = assemble(results, blocks)
     write_whole(out, markdown(report) if out.suffix == ".md" else page(report, pictures))
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file whose content is not what its kind says."""
-    try:
-        yield
-    except MALFORMED as error:
-        raise DataError(
-            f"{path}: lacks what a result of its kind holds ({type(error).__name__}: {error}); "
-            "write it again with stpm-bench."
-        ) from error
+    return left_out
 
 
 def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:
@@ -147,7 +148,7 @@ def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:
     )
 
 
-def _title(contents: Sequence[Mapping[str, Any]]) -> str:
+def _title(contents: Sequence[Record]) -> str:
     accuracies = of_kind(contents, "accuracy")
     names = [name for content in accuracies for name in content["categories"]]
     names = names or [name.split(".")[0] for content in contents for name in content["models"]]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
+
+from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.accuracy import Picture as PictureRecord
 
 PER_CATEGORY = 16
 SIZES = ((1000, 72), (800, 68), (640, 62), (480, 55), (320, 40))
@@ -52,7 +54,7 @@ class Gallery:
     too_large: int
 
 
-def entries_of(content: Mapping[str, Any], folder: Path) -> dict[str, list[Entry]]:
+def entries_of(content: AccuracyRecord, folder: Path) -> dict[str, list[Entry]]:
     """Return the first pictures that a result of kind "accuracy" names, by category.
 
     Args:
@@ -61,12 +63,12 @@ def entries_of(content: Mapping[str, Any], folder: Path) -> dict[str, list[Entry
             from here.
     """
     found = {}
-    for category, pictures in content.get("gallery", {}).items():
+    for category, pictures in content["gallery"].items():
         found[category] = [_entry(picture, folder) for picture in pictures[:PER_CATEGORY]]
     return found
 
 
-def _entry(picture: Mapping[str, Any], folder: Path) -> Entry:
+def _entry(picture: PictureRecord, folder: Path) -> Entry:
     path, kind = Path(picture["picture"]), picture["kind"]
     part = "good part" if kind == "good" else f"defective part ({kind})"
     called = "anomalous" if picture["is_anomalous"] else "good"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from stpm.benchmarks.records.accuracy import Curves, Row
 
 VARIABLES = ("ink", "muted", "line", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 """CSS variables of the page; Matplotlib draws with a stand-in colour for each."""
@@ -136,50 +138,48 @@ def logarithmic(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def curves(rows: Sequence[Mapping[str, Any]], name: str) -> list[Figure]:
+def curves(rows: Sequence[Row], name: str) -> list[Figure]:
     """Draw the ROC curves of images and the overlap curves of pixels of a category."""
+    bad_share = "share of good parts called bad"
+    pixel_share = "share of good pixels called bad"
     kinds = [
-        (
-            "roc",
-            "tpr",
-            "ROC of images",
-            "share of good parts called bad",
-            "share of bad parts found",
-        ),
-        (
-            "pro",
-            "overlap",
-            "Overlap with defects",
-            "share of good pixels called bad",
-            "mean overlap",
-        ),
+        ("roc", _roc, "image_auroc", "ROC of images", bad_share, "share of bad parts found"),
+        ("pro", _pro, "aupro", "Overlap with defects", pixel_share, "mean overlap"),
     ]
     figures = []
-    for kind, height, title, x_label, y_label in kinds:
-        drawn = [row for row in rows if row["curves"][kind]]
+    for kind, points_of, metric, title, x_label, y_label in kinds:
+        drawn = [(row, points) for row in rows if (points := points_of(row["curves"]))]
         if not drawn:
             continue
         keys = []
         with canvas(400, 320) as (figure, axes):
-            for i, row in enumerate(drawn):
+            for i, (row, (x, y)) in enumerate(drawn):
                 variable, dashes, array = series(i)
                 # Later lines are thinner, so that equal curves stay visible under each other.
                 width = 3.5 - 2 * i / max(len(drawn) - 1, 1)
-                points = row["curves"][kind]
                 line = {"color": colour(variable), "linestyle": dashes, "linewidth": width}
-                axes.plot(points["fpr"], points[height], clip_on=False, **line)
+                axes.plot(x, y, clip_on=False, **line)
                 keys.append(Key(_row_name(row), variable, array))
             axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 1))
-            axes.set_xlim(0, max(row["curves"][kind]["fpr"][-1] for row in drawn))
+            axes.set_xlim(0, max(x[-1] for _, (x, _) in drawn))
             markup = svg(figure, f"{name}-{kind}")
-        metric = {"roc": "image_auroc", "pro": "aupro"}[kind]
-        areas = "; ".join(f"{_row_name(r)}: {_digits(r['overall'][metric])}" for r in drawn)
-        note = "Equal curves lie on each other, the later ones thinner." if len(drawn) > 1 else ""
+        areas = "; ".join(f"{_row_name(r)}: {_digits(r['overall'][metric])}" for r, _ in drawn)
+        note = "Where curves coincide, the thinner ones are on top." if len(drawn) > 1 else ""
         figures.append(Figure(title, markup, f"Areas: {areas}.", tuple(keys), note))
     return figures
 
 
-def _row_name(row: Mapping[str, Any]) -> str:
+def _roc(curves: Curves) -> tuple[list[float], list[float]] | None:
+    found = curves["roc"]
+    return (found["fpr"], found["tpr"]) if found else None
+
+
+def _pro(curves: Curves) -> tuple[list[float], list[float]] | None:
+    found = curves["pro"]
+    return (found["fpr"], found["overlap"]) if found else None
+
+
+def _row_name(row: Row) -> str:
     return f"{row['name']}, {row['engine']} {row['precision']}"
 
 
@@ -187,7 +187,7 @@ def _digits(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
-def histogram(row: Mapping[str, Any], name: str) -> Figure:
+def histogram(row: Row, name: str) -> Figure:
     """Draw the scores of good and defective images, and the threshold between them."""
     good, bad = (
         np.array([i["score"] for i in row["images"] if i["name"].startswith("good/") is wanted])
@@ -220,9 +220,9 @@ def histogram(row: Mapping[str, Any], name: str) -> Figure:
     return Figure(title, markup, text, tuple(keys), _histogram_note(row))
 
 
-def _histogram_note(row: Mapping[str, Any]) -> str:
+def _histogram_note(row: Row) -> str:
     asked, found = row["calibration"], row["decisions"]
-    if not asked:
+    if not (asked and found):
         return "A checkpoint has no threshold."
     low, high = asked["false_alarm_interval"]
     alarms, hits = found["false_alarm_rate"], found["detection_rate"]

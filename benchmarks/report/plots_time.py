@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
+from stpm.benchmarks.records.speed import Case, PeersRecord, Percentiles
 from stpm.benchmarks.report.plots import Figure, Key, canvas, colour, logarithmic, series, svg
-from stpm.benchmarks.report.tables import STAGES
-
-Case = Mapping[str, Any]
+from stpm.benchmarks.report.tables_speed import STAGES
 
 WIDTH = 780
 ROW = 46
@@ -22,8 +21,9 @@ LABELS = 250
 LETTERS = 36
 """That fit there; the tables hold the rest."""
 BINS = 60
-_MARKS = {"p50": "ink", "p99": "s2"}
-SCALES = {
+_MARKS: dict[Literal["p50", "p99"], str] = {"p50": "ink", "p99": "s2"}
+Scale = Literal["batch", "image_size", "streams", "threads"]
+SCALES: dict[Scale, tuple[str, str]] = {
     "batch": ("Batch", "images in a run"),
     "image_size": ("Image size", "megapixels of the camera"),
     "streams": ("Streams", "threads that score at once"),
@@ -98,8 +98,9 @@ def _distributions(cases: Sequence[Case], scenario: str, name: str) -> Figure:
     return Figure(title, markup, f"{text}.", keys, is_wide=True)
 
 
-def _times(latency_ms: Mapping[str, float]) -> str:
-    return ", ".join(f"{key} {latency_ms[key]:.2f} ms" for key in ("p50", "p99", "max"))
+def _times(latency_ms: Percentiles) -> str:
+    figures = {"p50": latency_ms["p50"], "p99": latency_ms["p99"], "max": latency_ms["max"]}
+    return ", ".join(f"{key} {figure:.2f} ms" for key, figure in figures.items())
 
 
 def _stages(cases: Sequence[Case], name: str) -> Figure | None:
@@ -123,7 +124,7 @@ def _stages(cases: Sequence[Case], name: str) -> Figure | None:
     return Figure("One image by stage", markup, text, keys, is_wide=True)
 
 
-def _scaling(cases: Sequence[Case], key: str, name: str) -> Figure | None:
+def _scaling(cases: Sequence[Case], key: Scale, name: str) -> Figure | None:
     """Draw time an image over one property, a line for cases that are equal in all others."""
     lines: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for case in cases:
@@ -157,14 +158,14 @@ def _scaling(cases: Sequence[Case], key: str, name: str) -> Figure | None:
     return Figure(f"{title}: time an image", markup, f"{text}.", tuple(keys))
 
 
-def _value(case: Case, key: str) -> float:
+def _value(case: Case, key: Scale) -> float:
     if key == "image_size":
         height, width = case["image_size"]
         return float(height * width / 1e6)
     return float(case[key])
 
 
-def _property(case: Case, key: str) -> str:
+def _property(case: Case, key: Scale) -> str:
     if key == "image_size":
         return f"image {case[key][0]}x{case[key][1]}"
     return f"{key} {case[key] or 'auto'}"
@@ -176,7 +177,7 @@ def _differences(names: Sequence[tuple[str, ...]]) -> list[str]:
     return [", ".join(name[i] for i in parts or (0, 1)) for name in names]
 
 
-def ratio_figure(content: Mapping[str, Any], name: str) -> Figure:
+def ratio_figure(content: PeersRecord, name: str) -> Figure:
     """Draw the other programs' times over the reference's, with intervals."""
     peers = content["peers"]
     labels = [(p["name"], p["precision"] + ("" if p["correct"] else ", other maps")) for p in peers]

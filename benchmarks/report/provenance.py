@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from stpm.benchmarks.records.environment import Environment
+from stpm.benchmarks.records.result_file import Record
 from stpm.benchmarks.report.tables import Table
 
-Named = Sequence[tuple[str, Mapping[str, Any]]]
+Named = Sequence[tuple[str, Record]]
 """Result files by name, with their contents."""
 
 
@@ -29,7 +30,7 @@ def provenance_tables(results: Named) -> list[Table]:
     return [files, models, _machines(results)]
 
 
-def _code(environment: Mapping[str, Any]) -> str:
+def _code(environment: Environment) -> str:
     commit = environment["commit"]
     if commit is None:
         return f"stpm {environment['packages'].get('stpm', '')}"
@@ -54,7 +55,7 @@ def _machines(results: Named) -> Table:
     return table
 
 
-def _describe(environment: Mapping[str, Any]) -> dict[str, str]:
+def _describe(environment: Environment) -> dict[str, str]:
     processor = environment["processor"]
     memory = environment["memory_gib"]
     described = {

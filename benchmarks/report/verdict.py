@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, overload
 
-Content = Mapping[str, Any]
-"""Of a result file."""
+from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.device import DeviceRecord
+from stpm.benchmarks.records.result_file import Record
+from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 
 
 class Answer(StrEnum):
@@ -45,8 +47,16 @@ def worst(answers: Iterable[Answer]) -> Answer:
     return max(given, key=list(Answer).index, default=Answer.OPEN)
 
 
-def of_kind(contents: Iterable[Content], kind: str) -> list[Content]:
-    """Return the contents of one kind."""
+@overload
+def of_kind(contents: Iterable[Record], kind: Literal["accuracy"]) -> list[AccuracyRecord]: ...
+@overload
+def of_kind(contents: Iterable[Record], kind: Literal["latency"]) -> list[LatencyRecord]: ...
+@overload
+def of_kind(contents: Iterable[Record], kind: Literal["peers"]) -> list[PeersRecord]: ...
+@overload
+def of_kind(contents: Iterable[Record], kind: Literal["device"]) -> list[DeviceRecord]: ...
+def of_kind(contents: Iterable[Record], kind: str) -> list[Any]:
+    """Return the records of one kind."""
     return [content for content in contents if content["kind"] == kind]
 
 
@@ -66,7 +76,7 @@ def summary(findings: Sequence[Finding]) -> str:
     return "; ".join([first, *parts]) + "."
 
 
-def belong_together(contents: Sequence[Content]) -> Finding:
+def belong_together(contents: Sequence[Record]) -> Finding:
     """Ask whether the results are of the same models, machine and code."""
     question = "Do the results belong together?"
     hashes: dict[str, set[str]] = {}
@@ -107,7 +117,7 @@ def _of(count: int, total: int) -> str:
     return f"{count} of {total} result file{'s' if total > 1 else ''}"
 
 
-def machine(content: Content) -> str:
+def machine(content: Record) -> str:
     """Name the hardware of a result."""
     found = content["environment"]
     gpus = [gpu["name"] for gpu in found["gpus"]]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from stpm.benchmarks.records.accuracy import Image, Row
 from stpm.benchmarks.records.paper import reference_figures
+from stpm.benchmarks.records.result_file import Record
 from stpm.benchmarks.report.tables import METRICS
-from stpm.benchmarks.report.verdict import Answer, Content, Finding, KeyFigure, of_kind, worst
-
-Row = Mapping[str, Any]
+from stpm.benchmarks.report.verdict import Answer, Finding, KeyFigure, of_kind, worst
 
 SAME = 0.001
 """Difference of a metric up to which an accuracy counts as kept."""
@@ -22,21 +21,21 @@ TORCH = "torch"
 MEASURE = "Measure it: stpm-bench accuracy NAME.pt NAME.stpm --data ROOT --gallery DIR --out FILE."
 
 
-def accuracy_findings(contents: Sequence[Content]) -> list[Finding]:
+def accuracy_findings(contents: Sequence[Record]) -> list[Finding]:
     """Answer what results of kind "accuracy" can answer."""
     rows = list(accuracy_rows(contents))
     families = _families(rows)
     return [_kept(families), _agree(families), _published(rows), _alarms(rows), _verified(rows)]
 
 
-def accuracy_rows(contents: Sequence[Content]) -> Iterator[tuple[str, Row]]:
+def accuracy_rows(contents: Sequence[Record]) -> Iterator[tuple[str, Row]]:
     """Yield every (category, row)."""
     for content in of_kind(contents, "accuracy"):
         for category, rows in content["categories"].items():
             yield from ((category, row) for row in rows)
 
 
-def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
+def key_figures(contents: Sequence[Record]) -> list[KeyFigure]:
     """Return the figures of the first bundle of each category; the lowest of several categories."""
     first: dict[str, Row] = {}
     for category, row in accuracy_rows(contents):
@@ -79,7 +78,7 @@ def describe(row: Row) -> str:
     return f"{row['name']} on {row['engine']} in {row['precision']}"
 
 
-def is_good(image: Mapping[str, Any]) -> bool:
+def is_good(image: Image) -> bool:
     """Tell a good test image by its folder."""
     return bool(image["name"].split("/")[0] == "good")
 
@@ -92,10 +91,11 @@ def _counts(row: Row) -> tuple[int, int]:
 
 def _called(row: Row) -> tuple[int, int]:
     """Return how many good and defective test images the threshold calls anomalous."""
-    counts, rates = _counts(row), row["decisions"]
-    shares = (rates["false_alarm_rate"] or 0, rates["detection_rate"] or 0)  # None of no images
-    good, bad = (round(share * count) for share, count in zip(shares, counts, strict=True))
-    return good, bad
+    (good, bad), decisions = _counts(row), row["decisions"]
+    if decisions is None:
+        return 0, 0
+    alarms, hits = decisions["false_alarm_rate"] or 0, decisions["detection_rate"] or 0
+    return round(alarms * good), round(hits * bad)
 
 
 Families = dict[tuple[str, str, int], list[Row]]
@@ -115,10 +115,11 @@ def _families(rows: Sequence[tuple[str, Row]]) -> Families:
 
 def _difference(row: Row, reference: Row) -> tuple[float, str]:
     """Return the largest difference between two rows, and a metric that has it."""
+    pairs = {name: (row["overall"][name], reference["overall"][name]) for name in METRICS}
     differences = {
-        name: abs(row["overall"][name] - reference["overall"][name])
-        for name in METRICS
-        if row["overall"][name] is not None and reference["overall"][name] is not None
+        name: abs(ours - theirs)
+        for name, (ours, theirs) in pairs.items()
+        if ours is not None and theirs is not None
     }
     name = max(differences, key=lambda n: differences[n])
     return differences[name], METRICS[name]
@@ -127,9 +128,9 @@ def _difference(row: Row, reference: Row) -> tuple[float, str]:
 def _compare(row: Row, reference: Row) -> Answer:
     if _difference(row, reference)[0] <= SAME:
         return Answer.YES
-    inside = (
-        low <= row["overall"][name] <= high for name, (low, high) in reference["intervals"].items()
-    )
+    intervals = reference["intervals"].items()
+    pairs = ((row["overall"][name], interval) for name, interval in intervals)
+    inside = (low <= value <= high for value, (low, high) in pairs if value is not None)
     return Answer.CARE if all(inside) else Answer.NO
 
 
@@ -245,8 +246,9 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         asked = row["calibration"]
         low, high = asked["false_alarm_interval"]
         (good, bad), (alarms, hits) = _counts(row), _called(row)
-        if bad:
-            shares.append(row["decisions"]["detection_rate"])
+        detected = row["decisions"]["detection_rate"]
+        if detected is not None:
+            shares.append(detected)
         if not good:
             continue
         answers.append(_within(alarms, good, high))
@@ -266,9 +268,9 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         "good test images than the interval of its calibration allows."
     )
     if shares:
-        low, high = (f"{share:.1%}" for share in (min(shares), max(shares)))
-        to_high = f" to {high}" if low != high else ""
-        text += f" Of the defective parts they find {low}{to_high}."
+        worst_share, best_share = (f"{share:.1%}" for share in (min(shares), max(shares)))
+        to_best = f" to {best_share}" if worst_share != best_share else ""
+        text += f" Of the defective parts they find {worst_share}{to_best}."
     if kept < len(answers):
         text += " Calibrate with good images from the camera and the light of the line."
     return Finding(question, worst(answers), text, tuple(details))

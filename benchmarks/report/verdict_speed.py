@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from stpm.benchmarks.records.paper import latency_figures
-from stpm.benchmarks.report.tables import method_ratios
-from stpm.benchmarks.report.verdict import Answer, Content, Finding, KeyFigure, machine, of_kind
+from stpm.benchmarks.records.result_file import Record
+from stpm.benchmarks.records.speed import Case, LatencyRecord, Peer, PeersRecord, Rate
+from stpm.benchmarks.report.tables_speed import method_ratios
+from stpm.benchmarks.report.verdict import Answer, Finding, KeyFigure, machine, of_kind
 
 PAPER_SIZE = [256, 256]
 SINGLE = "single_stream"
@@ -17,7 +18,7 @@ ENOUGH_QUERIES = 100
 MEASURE = "Measure it: stpm-bench latency NAME.stpm --out FILE."
 
 
-def speed_findings(contents: Sequence[Content]) -> list[Finding]:
+def speed_findings(contents: Sequence[Record]) -> list[Finding]:
     """Answer what results of the kinds "latency" and "peers" can answer."""
     return [
         _beside_paper(contents),
@@ -27,7 +28,7 @@ def speed_findings(contents: Sequence[Content]) -> list[Finding]:
     ]
 
 
-def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
+def key_figures(contents: Sequence[Record]) -> list[KeyFigure]:
     """Return the shortest time of one image, of the paper's size if there is one."""
     cases = [case for content in of_kind(contents, "latency") for case in _single(content)]
     if not cases:
@@ -38,17 +39,17 @@ def key_figures(contents: Sequence[Content]) -> list[KeyFigure]:
     return [KeyFigure("Time an image", f"{_median(best):.1f} ms", source)]
 
 
-def _single(content: Content) -> list[Mapping[str, Any]]:
+def _single(content: LatencyRecord) -> list[Case]:
     """Return the cases of one image after the other."""
     cases = content["cases"]
     return [case for case in cases if case["scenario"] == SINGLE and case["batch"] == 1]
 
 
-def _median(case: Mapping[str, Any]) -> float:
+def _median(case: Case | Peer) -> float:
     return float(case["latency_ms"]["p50"])
 
 
-def _beside_paper(contents: Sequence[Content]) -> Finding:
+def _beside_paper(contents: Sequence[Record]) -> Finding:
     published = latency_figures()["STPM"]
     question = f"Is it as fast as the paper's {published:g} ms?"
     found = [
@@ -72,12 +73,12 @@ def _beside_paper(contents: Sequence[Content]) -> Finding:
     return Finding(question, answer, text, tuple(details))
 
 
-def _rate_detail(name: str, rate: Mapping[str, Any]) -> str:
+def _rate_detail(name: str, rate: Rate) -> str:
     gflop, memory = rate["fp32_gflop_per_second"], rate["memory_gb_per_second"]
     return f"{name}: {gflop:,.0f} GFLOP/s in FP32, {memory:,.0f} GB/s ({rate['source']})"
 
 
-def _beside_peers(contents: Sequence[Content]) -> Finding:
+def _beside_peers(contents: Sequence[Record]) -> Finding:
     question = "Is it as fast as what else could be used?"
     results = of_kind(contents, "peers")
     others = [
@@ -116,7 +117,7 @@ def _beside_peers(contents: Sequence[Content]) -> Finding:
     return Finding(question, Answer.CARE if faster else Answer.YES, text, tuple(details))
 
 
-def _beside_methods(contents: Sequence[Content]) -> list[Finding]:
+def _beside_methods(contents: Sequence[Record]) -> list[Finding]:
     """Compare the ratios of the methods' times with the paper's, where others were measured."""
     details, all_reached = [], True
     for content in of_kind(contents, "peers"):
@@ -136,14 +137,15 @@ def _beside_methods(contents: Sequence[Content]) -> list[Finding]:
     return [Finding(question, Answer.YES if all_reached else Answer.CARE, text, tuple(details))]
 
 
-def _is_ours(peer: Mapping[str, Any], content: Content) -> bool:
+def _is_ours(peer: Peer, content: PeersRecord) -> bool:
     """Tell a bundle, which is named after its folder and engine, from another program."""
     return peer["name"].split(" ")[0] in content["models"]
 
 
-def _trusted(contents: Sequence[Content]) -> Finding:
+def _trusted(contents: Sequence[Record]) -> Finding:
     question = "Are the times steady?"
-    cases = [c for content in of_kind(contents, "latency") for c in content["cases"]]
+    cases: list[Case | Peer] = []
+    cases += [c for content in of_kind(contents, "latency") for c in content["cases"]]
     cases += [c for content in of_kind(contents, "peers") for c in content["peers"]]
     if not cases:
         return Finding(question, Answer.OPEN, f"Nothing was timed. {MEASURE}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpm.benchmarks.measure.accuracy import Candidate, measure
-from stpm.benchmarks.records.result_file import header
+from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import checked
 from stpm.benchmarks.studies.autoencoders import autoencoder_scorer, train_autoencoder
 from stpm.benchmarks.studies.shallow import SHALLOW, shallow_scorer, training_vectors
 from stpm.runtime.console import progress
@@ -34,7 +35,7 @@ def baselines_result(
     epochs: int = 50,
     seed: int = 0,
     teacher_weights: Path | None = None,
-) -> dict[str, Any]:
+) -> AccuracyRecord:
     """Evaluate a checkpoint and the baselines on its descriptors and images.
 
     Args:
@@ -68,12 +69,14 @@ def baselines_result(
     for candidate in candidates:
         with progress(candidate.name, len(samples)) as on_images:
             rows.append(measure(candidate, samples, on_images).to_dict())
-    return header("accuracy", [checkpoint_path]) | {
+    content = header("accuracy", [checkpoint_path]) | {
         "categories": {name: rows},
         "seeds": {name: []},
         "means": [],
         "gallery": {},
     }
+    record: AccuracyRecord = checked(content)
+    return record
 
 
 def _shallow(

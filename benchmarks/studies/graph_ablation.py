@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch.nn import functional
 from stpm.benchmarks.measure.contenders import Contender, Map, timed
 from stpm.benchmarks.measure.peers import interleaved
 from stpm.benchmarks.measure.timing import Ratio, paired_ratio
-from stpm.benchmarks.records.environment import environment
-from stpm.benchmarks.records.result_file import check_out, model_hash, write_whole
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.low_precision import graph_engine
 from stpm.export.graph import DeploymentGraph
 from stpm.export.quantization_images import quantization_choices
@@ -253,13 +252,11 @@ def graph_ablation(
         say(_line(effect))
     if out is not None:
         content = {
-            "environment": environment(),
-            "models": {model.name: model_hash(model)},
             "engine": ENGINE,
             "precision": precision,
             "effects": [asdict(effect) for effect in effects],
         }
-        write_whole(out, json.dumps(content, indent=1) + "\n")
+        write_result(out, header("graph_ablation", [model]) | content)
 
 
 def _line(effect: Effect) -> str:

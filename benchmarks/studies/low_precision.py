@@ -11,14 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from stpm.benchmarks.records.environment import environment
+from stpm.benchmarks.records.header import header
+from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.export.engines import engine_scorer
 from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
@@ -186,18 +187,18 @@ def low_precision(
     """Compare FP16 or INT8 with FP32, both as ONNX; exit with 1 when they differ too much."""
     if precision not in LIMITS:
         raise typer.BadParameter(f"got --precision {precision!r}, expected {' or '.join(LIMITS)}.")
+    check_out(out)
     found: dict[str, list[Agreement]] = {}
     for path in models:
         model = load_checkpoint(path, teacher_weights).model()
         category = open_category(data, find_category(path, data))
         name = path.name.split(".")[0]
         found[name] = measure_agreement(model, category, precision, engine, choices)
-    content: dict[str, Any] = {"environment": environment(), "engine": engine}
-    content["models"] = {name: [asdict(x) for x in several] for name, several in found.items()}
-    text = json.dumps(content, indent=2)
+    comparisons = {name: [asdict(x) for x in several] for name, several in found.items()}
     if out is not None:
-        out.write_text(text + "\n")
-    say(text)
+        content = {"engine": engine, "comparisons": comparisons}
+        write_result(out, header("low_precision", models) | content)
+    say(json.dumps(comparisons, indent=2))
     failures = {name: [x.failures() for x in several] for name, several in found.items()}
     if any(any(several) for several in failures.values()):
         raise ParityError(

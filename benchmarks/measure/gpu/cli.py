@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from stpm.benchmarks.measure.gpu.cases import bars
 from stpm.benchmarks.measure.gpu.contenders import CONTENDERS, SABOTEURS
 from stpm.benchmarks.measure.gpu.run import Plan, measure
 from stpm.benchmarks.measure.gpu.training import Trainings, train_models
-from stpm.benchmarks.records.environment import environment
+from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.runtime.console import command, note
 from stpm.runtime.errors import DataError
@@ -61,8 +61,7 @@ def device(
     deadline = start + 60 * minutes
     # As an exception: worker processes end with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    content: dict[str, Any] = {"kind": "device", "device": on, "commit": commit}
-    content |= {"environment": environment()}
+    content = header("device", [model]) | {"device": on, "commit": commit}
 
     def write() -> None:
         content["bars"] = bars(content)

@@ -14,17 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stpm.benchmarks.cli import main
-from stpm.benchmarks.records.ablation_lines import read_lines
+from stpm.benchmarks.records.result_file import KINDS, read_lines, read_result
+from stpm.benchmarks.report.chapters import TITLES, blocks_of
 from stpm.benchmarks.report.document import SIZE_LIMIT, write_report
 from stpm.benchmarks.report.gallery import entries_of, galleries
 from stpm.benchmarks.report.provenance import provenance_tables
-from stpm.benchmarks.report.tables import (
-    Table,
-    ablation_tables,
-    accuracy_tables,
-    latency_tables,
-    peers_tables,
-)
+from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables
+from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 
 ReadPage = Callable[[Path], Any]
 LINE = {"axis": "levels", "cell": "2", "category": "nut", "seed": 0, "epochs": 1, "metrics": {}}
@@ -261,7 +258,7 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
     out.parent.mkdir()
     code, stderr = report(*results.values(), "-o", out)
     assert code == 1
-    assert stderr.startswith(f"error: {results[kind]}: lacks what a result of its kind holds")
+    assert stderr.startswith(f"error: {results[kind]}: is not what a result of kind '{kind}' holds")
     assert stderr.count("\n") == 1
     assert list(out.parent.iterdir()) == []
 
@@ -273,7 +270,7 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
         ("a.json", '{"schema_version": 9, "kind": "accuracy"}', "version 9"),
         ("a.jsonl", "{}\n", "line 1 is no result of an ablation"),
         ("a.jsonl", '{"axis": 1', "line 1 is no result of an ablation"),
-        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "lacks what a result"),
+        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "line 1 is no result"),
     ],
 )
 def test_a_malformed_file_leaves_the_old_report(
@@ -287,6 +284,32 @@ def test_a_malformed_file_leaves_the_old_report(
     assert expected in stderr
     assert stderr.count("\n") == 1
     assert out.read_text() == "old"
+
+
+def test_a_file_of_another_kind_is_named_and_left_out(
+    results: dict[str, Path], tmp_path: Path, read_page: ReadPage
+) -> None:
+    other, out = tmp_path / "other.json", tmp_path / "report.html"
+    other.write_text('{"kind": "weather"}')
+    code, stderr = report(other, results["latency"], "-o", out)
+    first, second = stderr.splitlines()
+    assert (code, second) == (0, f"{out}: written")
+    assert first.startswith(f"left out: {other}: got a file of kind 'weather'")
+    assert "a fresh process" in read_page(out).tables
+
+
+RESULTS = Path(__file__).parents[3] / "benchmarks/results"
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.name)
+def test_every_kept_result_has_a_chapter(path: Path) -> None:
+    record = read_result(path)
+    assert any(table.rows for block in blocks_of(record, "f0") for table in block.tables)
+
+
+def test_every_kind_of_result_is_kept_once() -> None:
+    assert {read_result(path)["kind"] for path in RESULTS.glob("*.json")} == KINDS.keys()
+    assert KINDS.keys() < TITLES.keys()
 
 
 def test_ablations_of_several_files_share_a_table(

@@ -1,0 +1,88 @@
+"""A GPU's measurement as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from stpm.benchmarks.records.device import DeviceCase, DeviceRecord, Training
+from stpm.benchmarks.report.tables import Table
+
+MODES = {"maps": "host to host, with maps", "scores": "host to host, scores alone", "device": ""}
+"""What a case's `mode` is; of those on the device, the GPU's own time stands beside it."""
+REASON_WIDTH = 100
+
+
+def device_tables(content: DeviceRecord) -> list[Table]:
+    """Tabulate a result of kind "device": times by size, what was to be reached, trainings."""
+    sizes = dict.fromkeys(case["size"] for case in content["cases"])
+    tables = [_times(content, size) for size in sizes]
+    bars = Table("what was to be reached", ("", "bar", "reached"))
+    for name, bar in content["bars"].items():
+        reached = "" if bar["reached"] is None else f"{bar['reached']:.4g}"
+        bars.add(name.replace("_", " "), f"{bar['bar']:g}", reached)
+    correctness = Table(
+        "golden images against FP32 torch", ("", "map diff.", "score diff.", "same")
+    )
+    for contender, found in content["correctness"].items():
+        if "error" in found:
+            correctness.add(f"{contender}\n{found['error'][:REASON_WIDTH]}")
+        else:
+            differences = (found["map_difference"], found["score_difference"])
+            same = "yes" if found["holds"] else "NO"
+            correctness.add(contender, *(f"{value:.1e}" for value in differences), same)
+    missing = Table("not measured", ("", "reason"))
+    for contender, reason in content["refused"].items():
+        missing.add(contender, reason[:REASON_WIDTH])
+    for case in content["left_out"]:
+        missing.add(case, "no time was left")
+    found_tables = [*tables, correctness, bars, _trainings(content.get("training", [])), missing]
+    return [table for table in found_tables if table.rows]
+
+
+def _times(content: DeviceRecord, size: int) -> Table:
+    cases = [case for case in content["cases"] if case["size"] == size]
+    batches = sorted({case["batch"] for case in cases})
+    columns = tuple(f"batch {batch}" for batch in batches)
+    table = Table(f"{size}x{size}, medians in ms", ("", *columns))
+    for contender in dict.fromkeys(case["contender"] for case in cases):
+        of_contender = [case for case in cases if case["contender"] == contender]
+        for mode, words in MODES.items():
+            of_mode = {case["batch"]: case for case in of_contender if case["mode"] == mode}
+            names = (words,) if words else ("on the device, the caller's time", "the GPU alone")
+            keys = ("seconds", "gpu_seconds")[: len(names)]
+            for name, seconds in zip(names, (_seconds(of_mode, key) for key in keys), strict=True):
+                cells = [f"{seconds[b]:.4g}" if b in seconds else "" for b in batches]
+                if any(cells):
+                    table.add(f"{contender}\n{name}", *cells)
+    roofs = [roof for roof in content.get("roofline", []) if roof["size"] == size]
+    for roof in roofs:
+        least = roof["least_seconds"]
+        table.add("roofline", *(f"{least[str(b)] * 1e3:.4g}" for b in batches), published=True)
+    return table
+
+
+def _seconds(cases: dict[int, DeviceCase], key: str) -> dict[int, float]:
+    """Return the medians in ms by batch, of those that were measured."""
+    times = {
+        batch: case["seconds"] if key == "seconds" else case["gpu_seconds"]
+        for batch, case in cases.items()
+    }
+    return {batch: median(found) * 1e3 for batch, found in times.items() if found}
+
+
+def _trainings(trainings: Sequence[Training]) -> Table:
+    columns = ("", "at once", "epochs s", "in all s", "image AUROC", "pixel AUROC", "AUPRO")
+    table = Table("trainings", columns)
+    for found in trainings:
+        label = f"{found['category']}, seed {found['seed']}, {found['epochs']} epochs"
+        reason = found.get("error") or found.get("accuracy_error")
+        seconds = (found.get("epoch_seconds"), found.get("seconds"))
+        metrics = (found.get("image_auroc"), found.get("pixel_auroc"), found.get("aupro"))
+        table.add(
+            f"{label}\n{reason}" if reason else label,
+            str(found["side_by_side"]),
+            *("" if value is None else f"{value:.1f}" for value in seconds),
+            *("" if value is None else f"{value:.4f}" for value in metrics),
+        )
+    return table

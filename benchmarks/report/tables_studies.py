@@ -1,0 +1,84 @@
+"""Studies and measurements run by hand as tables."""
+
+from __future__ import annotations
+
+from stpm.benchmarks.records.studies import (
+    GraphAblationRecord,
+    LibstpmRecord,
+    LowPrecisionRecord,
+    TrainingSpeedRecord,
+)
+from stpm.benchmarks.report.tables import METRICS, Table
+
+
+def low_precision_tables(content: LowPrecisionRecord) -> list[Table]:
+    """Tabulate a result of kind "low_precision": a model and precision a row."""
+    table = Table(
+        f"against FP32, both on {content['engine']}",
+        ("", "images", "rank corr.", "map diff.", "score diff.", *METRICS.values()),
+    )
+    for model, comparisons in content["comparisons"].items():
+        for found in comparisons:
+            pairs = [(found["fp32"].get(name), found["reduced"].get(name)) for name in METRICS]
+            metrics = (
+                "" if before is None or after is None else f"{after:.4f}\n{after - before:+.4f}"
+                for before, after in pairs
+            )
+            table.add(
+                f"{model}, {found['precision']}",
+                str(found["image_count"]),
+                f"{found['rank_correlation']:.6f}",
+                f"{found['map_difference']:.2%}",
+                f"{found['score_difference']:.2%}",
+                *metrics,
+            )
+    return [table]
+
+
+def graph_ablation_tables(content: GraphAblationRecord) -> list[Table]:
+    """Tabulate a result of kind "graph_ablation": a choice that was undone a row."""
+    table = Table(
+        f"choices undone, {content['precision']} on {content['engine']}",
+        ("", "times the time", "scatter", "lift", "map diff."),
+    )
+    for effect in content["effects"]:
+        time = effect["time"]
+        table.add(
+            effect["name"],
+            f"{time['median']:.3f}\n{time['low']:.3f}\u2013{time['high']:.3f}",
+            f"{effect['scatter']:.2%}",
+            f"{effect['lift']:+.2%}",
+            f"{effect['map_difference']:.2%}",
+        )
+    return [table]
+
+
+def libstpm_tables(content: LibstpmRecord) -> list[Table]:
+    """Tabulate a result of kind "libstpm": medians by name."""
+    table = Table(f"libstpm, medians of {content['rounds']}", ("", "median"))
+    for name, value in content["median"].items():
+        table.add(name.replace("_", " "), f"{value:.4g}")
+    table.add("overhead over the engine", f"{content['overhead_share_of_engine']:.2%}")
+    table.add(
+        "resize, times as fast as Pillow", f"{content['resize_times_faster_than_pillow']:.2f}"
+    )
+    return [table]
+
+
+def training_speed_tables(content: TrainingSpeedRecord) -> list[Table]:
+    """Tabulate a result of kind "training_speed"."""
+    table = Table(
+        f"an epoch in {content['precision']}, {content['threads']} threads", ("", "seconds")
+    )
+    table.add("stpm-train", f"{content['median_seconds']:.1f}")
+    plain = content["plain_script_ratio"]
+    table.add(
+        f"a plain script\n{plain:.2f} times as long", f"{plain * content['median_seconds']:.1f}"
+    )
+    table.add(
+        f"the arithmetic alone\n{content['gflop']:.0f} GFLOP at "
+        f"{content['matrix_gflop_per_second']:.0f} GFLOP/s",
+        f"{content['least_seconds']:.1f}",
+        published=True,
+    )
+    return [table]
