@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from stpm.benchmarks.measure.intervals import (
     FPR_LIMIT,
@@ -38,7 +39,7 @@ from stpm.train.datasets import (
     read_mask,
 )
 from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
-from stpm.train.metrics import Metrics, pro_curve
+from stpm.train.metrics import Metrics, labelled_regions, pro_curve
 
 METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
 """The names in `stpm.train.metrics.Metrics`, in the order of the tables."""
@@ -105,10 +106,7 @@ class Accuracy:
             "calibration": candidate.calibration.to_dict() if candidate.calibration else None,
             "decisions": asdict(self.decisions) if self.decisions else None,
             "curves": _curves(evaluation),
-            "images": [
-                {"name": f"{sample.kind}/{sample.name}{sample.path.suffix}", "score": float(score)}
-                for sample, score in zip(evaluation.samples, evaluation.pred_scores, strict=True)
-            ],
+            "images": _images(evaluation),
         }
 
 
@@ -116,6 +114,22 @@ def _figures(metrics: Metrics) -> dict[str, float | None]:
     """Return the metrics by name; the rescaled PRO is NaN where it is undefined, JSON has none."""
     values = asdict(metrics).items()
     return {name: None if value is None or np.isnan(value) else value for name, value in values}
+
+
+def _images(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return every image's score, and of defective ones the map's maximum in each region."""
+    images = []
+    for i, (sample, score) in enumerate(
+        zip(evaluation.samples, evaluation.pred_scores, strict=True)
+    ):
+        name = f"{sample.kind}/{sample.name}{sample.path.suffix}"
+        images.append({"name": name, "score": float(score)})
+        if sample.is_anomalous and evaluation.masks is not None:
+            labels, _ = labelled_regions(evaluation.masks[i : i + 1])
+            numbers = np.arange(1, labels.max() + 1)
+            maxima = ndimage.maximum(evaluation.anomaly_maps[i], labels[0], numbers)
+            images[-1]["regions"] = np.asarray(maxima, np.float64).tolist()
+    return images
 
 
 def _curves(evaluation: Evaluation) -> dict[str, Any]:

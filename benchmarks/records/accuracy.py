@@ -50,10 +50,16 @@ class Curves(TypedDict):
 
 
 class Image(TypedDict):
-    """A test image, named by the kind of its defect and its file, and its score."""
+    """A test image, named by the kind of its defect and its file.
+
+    Attributes:
+        regions: the map's maximum in each defective region; absent of good images and without a
+            mask.
+    """
 
     name: str
     score: float
+    regions: NotRequired[list[float]]
 
 
 class Row(TypedDict):

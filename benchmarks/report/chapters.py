@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stpm.benchmarks.records.accuracy import AccuracyRecord, Row
+from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.result_file import Record
 from stpm.benchmarks.records.studies import AblationLine
 from stpm.benchmarks.report.plots import Figure, curves, histogram
 from stpm.benchmarks.report.plots_time import latency_figures, ratio_figure
 from stpm.benchmarks.report.tables import Table
-from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables
+from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
@@ -95,21 +95,9 @@ def _accuracy_blocks(content: AccuracyRecord, name: str) -> list[Block]:
     for i, (category, rows) in enumerate(content["categories"].items()):
         alone: AccuracyRecord = {**content, "categories": {category: rows}, "means": []}
         figures = curves(rows, f"{name}c{i}")
-        chosen = enumerate(_one_engine_each(rows))
+        chosen = enumerate(one_engine_each(rows))
         figures += [histogram(row, f"{name}c{i}h{j}") for j, row in chosen]
         blocks.append(Block(category, accuracy_tables(alone), figures))
     if content["means"]:
         blocks.append(Block("Over categories", accuracy_tables({**content, "categories": {}})))
     return blocks
-
-
-def _one_engine_each(rows: Sequence[Row]) -> list[Row]:
-    """Return the first row of each bundle, or of each checkpoint where there is no bundle.
-
-    The scores of other engines differ by less than the width of a line.
-    """
-    bundles = [row for row in rows if row["calibration"]] or rows
-    first: dict[str, Row] = {}
-    for row in bundles:
-        first.setdefault(row["name"], row)
-    return list(first.values())

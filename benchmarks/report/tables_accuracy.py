@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from stpm.benchmarks.measure.detection import Share, detections
 from stpm.benchmarks.records.accuracy import AccuracyRecord, Interval, Row, Summary
 from stpm.benchmarks.records.paper import mean_figures, reference_figures
 from stpm.benchmarks.records.studies import AblationLine
@@ -14,6 +15,7 @@ def accuracy_tables(content: AccuracyRecord) -> list[Table]:
     """Tabulate a result of kind "accuracy": each category, its kinds of defect, the means."""
     tables = []
     for category, rows in content["categories"].items():
+        tables += [_detection_table(category, rows)]
         tables += [_category_table(category, rows, content["seeds"].get(category, []))]
         tables += [_kind_table(category, rows[0])] if rows[0]["by_kind"] else []
     if content["means"]:
@@ -42,14 +44,41 @@ def ablation_tables(lines: Sequence[AblationLine]) -> list[Table]:
     return list(tables.values())
 
 
+def one_engine_each(rows: Sequence[Row]) -> list[Row]:
+    """Return the first row of each bundle, or of each checkpoint where there is no bundle.
+
+    The scores of other engines differ by less than the width of a line.
+    """
+    bundles = [row for row in rows if row["calibration"]] or rows
+    first: dict[str, Row] = {}
+    for row in bundles:
+        first.setdefault(row["name"], row)
+    return list(first.values())
+
+
+def _detection_table(category: str, rows: Sequence[Row]) -> Table:
+    title = f"{category}: defects found at false alarms, 95% intervals"
+    table = Table(title, ("", "threshold", "false alarms", "defective found", "regions found"))
+    for row in one_engine_each(rows):
+        for found in detections(row):
+            shares = (found.false_alarms, found.found, found.regions)
+            label = f"{row['name']}\n{found.at}"
+            table.add(label, f"{found.threshold:.4g}", *map(_share, shares))
+    return table
+
+
+def _share(share: Share) -> str:
+    if not share.of:
+        return ""
+    low, high = share.interval
+    return f"{share.count / share.of:.1%}\n{share}, {low:.0%}\u2013{high:.0%}"
+
+
 def _category_table(category: str, rows: Sequence[Row], seeds: Sequence[Summary]) -> Table:
     title = f"{category}, {rows[0]['image_count']} test images, 95% intervals"
-    table = Table(title, ("", *METRICS.values(), "false alarms", "found"))
+    table = Table(title, ("", *METRICS.values()))
     for row in rows:
-        decisions = row["decisions"]
-        rates = (decisions["false_alarm_rate"], decisions["detection_rate"]) if decisions else ()
-        shares = ["" if rate is None else f"{rate:.1%}" for rate in rates]
-        table.add(_label(row), *_cells(row["overall"], row["intervals"]), *shares)
+        table.add(_label(row), *_cells(row["overall"], row["intervals"]))
     for summary in seeds:
         label = f"mean of {summary['count']}\n{summary['engine']} {summary['precision']}"
         cells = _cells(summary["mean"])

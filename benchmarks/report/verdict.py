@@ -61,19 +61,26 @@ def of_kind(contents: Iterable[Record], kind: str) -> list[Any]:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Count the answers in a sentence."""
-    counts = {answer: sum(f.answer is answer for f in findings) for answer in Answer}
+    """State the result: whether it ships, what stops it or asks for care, what was not measured."""
+    by_answer = {answer: [f for f in findings if f.answer is answer] for answer in Answer}
+    stops, doubts = by_answer[Answer.NO], by_answer[Answer.CARE]
+    yes, missing = by_answer[Answer.YES], by_answer[Answer.OPEN]
+    if not (stops or doubts or yes):
+        return "Nothing was measured that decides whether it ships."
     parts = [
-        f"{counts[answer]} {words}"
-        for answer, words in (
-            (Answer.CARE, "with care"),
-            (Answer.NO, "with no"),
-            (Answer.OPEN, "not measured"),
-        )
-        if counts[answer]
+        f"Does not ship: no to {_asked(stops)}."
+        if stops
+        else f"Ships with care: see {_asked(doubts)}."
+        if doubts
+        else f"Ships: yes to all {len(yes)} questions."
     ]
-    first = f"{counts[Answer.YES]} of {len(findings)} questions are answered with yes"
-    return "; ".join([first, *parts]) + "."
+    parts += [f"With care: {_asked(doubts)}."] if stops and doubts else []
+    parts += [f"Not measured: {_asked(missing)}."] if missing else []
+    return " ".join(parts)
+
+
+def _asked(findings: Sequence[Finding]) -> str:
+    return ", ".join(f"\u201c{finding.question}\u201d" for finding in findings)
 
 
 def belong_together(contents: Sequence[Record]) -> Finding:

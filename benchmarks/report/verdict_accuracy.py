@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from stpm.benchmarks.records.accuracy import Image, Row
+from stpm.benchmarks.measure.detection import Detection, detections, is_good
+from stpm.benchmarks.records.accuracy import Row
 from stpm.benchmarks.records.paper import reference_figures
 from stpm.benchmarks.records.result_file import Record
 from stpm.benchmarks.report.tables import METRICS
+from stpm.benchmarks.report.tables_accuracy import one_engine_each
 from stpm.benchmarks.report.verdict import Answer, Finding, KeyFigure, of_kind, worst
 
+FOUND, HARDLY_FOUND = 0.95, 0.80
+"""Shares of the defective parts that a threshold has to find, and below which it finds too few."""
 SAME = 0.001
 """Difference of a metric up to which an accuracy counts as kept."""
 PUBLISHED_MARGIN = 0.01
@@ -25,7 +29,14 @@ def accuracy_findings(contents: Sequence[Record]) -> list[Finding]:
     """Answer what results of kind "accuracy" can answer."""
     rows = list(accuracy_rows(contents))
     families = _families(rows)
-    return [_kept(families), _agree(families), _published(rows), _alarms(rows), _verified(rows)]
+    return [
+        _found(rows),
+        _kept(families),
+        _agree(families),
+        _published(rows),
+        _alarms(rows),
+        _verified(rows),
+    ]
 
 
 def accuracy_rows(contents: Sequence[Record]) -> Iterator[tuple[str, Row]]:
@@ -42,14 +53,6 @@ def key_figures(contents: Sequence[Record]) -> list[KeyFigure]:
         if category not in first or (is_bundle(row) and not is_bundle(first[category])):
             first[category] = row
     found = []
-    for metric in ("image_auroc", "aupro"):
-        values = {c: row["overall"][metric] for c, row in first.items()}
-        known = {c: value for c, value in values.items() if value is not None}
-        if known:
-            lowest = min(known, key=lambda c: known[c])
-            label = METRICS[metric][0].upper() + METRICS[metric][1:]
-            source = _source(first[lowest], lowest, len(known), "lowest")
-            found.append(KeyFigure(label, f"{known[lowest]:.4f}", source))
     decided = {c: row for c, row in first.items() if row["decisions"]}
     if decided:
         good, bad = (sum(c) for c in zip(*map(_counts, decided.values()), strict=True))
@@ -59,6 +62,14 @@ def key_figures(contents: Sequence[Record]) -> list[KeyFigure]:
             found.append(KeyFigure("Defective parts found", f"{hits} of {bad}", source))
         if good:
             found.append(KeyFigure("False alarms", f"{alarms} of {good}", f"good parts, {source}"))
+    for metric in ("image_auroc", "aupro"):
+        values = {c: row["overall"][metric] for c, row in first.items()}
+        known = {c: value for c, value in values.items() if value is not None}
+        if known:
+            lowest = min(known, key=lambda c: known[c])
+            label = METRICS[metric][0].upper() + METRICS[metric][1:]
+            source = _source(first[lowest], lowest, len(known), "lowest")
+            found.append(KeyFigure(label, f"{known[lowest]:.4f}", source))
     return found
 
 
@@ -76,11 +87,6 @@ def is_bundle(row: Row) -> bool:
 def describe(row: Row) -> str:
     """Name a row in a line."""
     return f"{row['name']} on {row['engine']} in {row['precision']}"
-
-
-def is_good(image: Image) -> bool:
-    """Tell a good test image by its folder."""
-    return bool(image["name"].split("/")[0] == "good")
 
 
 def _counts(row: Row) -> tuple[int, int]:
@@ -132,6 +138,47 @@ def _compare(row: Row, reference: Row) -> Answer:
     pairs = ((row["overall"][name], interval) for name, interval in intervals)
     inside = (low <= value <= high for value, (low, high) in pairs if value is not None)
     return Answer.CARE if all(inside) else Answer.NO
+
+
+def _found(rows: Sequence[tuple[str, Row]]) -> Finding:
+    """Judge the worst category: its calibrated thresholds, or 5% false alarms without one."""
+    question = "Does it find the defects?"
+    answers, details, shares = [], [], []
+    for category, row in _first_of_each(rows):
+        judged = [found for found in detections(row) if found.found.of]
+        if not judged:
+            continue
+        own = judged[0] if row["calibration"] else judged[-2]
+        share = own.found.count / own.found.of
+        shares.append((share, category, own))
+        answers.append(
+            Answer.YES if share >= FOUND else Answer.CARE if share >= HARDLY_FOUND else Answer.NO
+        )
+        details.append(f"{category}, {describe(row)}, {_detection(own)}")
+    if not shares:
+        return Finding(question, Answer.OPEN, f"No defective part was scored. {MEASURE}")
+    _, category, own = min(shares, key=lambda entry: entry[0])
+    text = f"{category}, {_detection(own)}."
+    if len(shares) > 1:
+        text = f"The worst of {len(shares)}: {text}"
+    return Finding(question, worst(answers), text, tuple(details))
+
+
+def _first_of_each(rows: Sequence[tuple[str, Row]]) -> list[tuple[str, Row]]:
+    """Return, for each category, its first engine of each model; see `one_engine_each`."""
+    categories = dict.fromkeys(category for category, _ in rows)
+    of_category = {c: [row for category, row in rows if category == c] for c in categories}
+    return [(c, row) for c, found in of_category.items() for row in one_engine_each(found)]
+
+
+def _detection(found: Detection) -> str:
+    low, high = found.found.interval
+    text = f"{found.at}: finds {found.found} defective parts (95% interval {low:.0%} to {high:.0%})"
+    if found.regions.of:
+        text += f" and {found.regions} defective regions"
+    if found.false_alarms.of:
+        text += f", rejects {found.false_alarms} good parts"
+    return text
 
 
 def _kept(families: Families) -> Finding:

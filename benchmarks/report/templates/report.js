@@ -2,6 +2,7 @@
 "use strict";
 
 const SMALLEST_FILTERED = 6;
+const FIRST_SHOWN = 6; // as many as report.css shows of a table that is short
 const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 const news = document.getElementById("news");
 
@@ -68,15 +69,34 @@ function makeFilterable(table) {
       row.hidden = !words.every((word) => text.includes(word));
       shown += row.hidden ? 0 : 1;
     }
+    table.classList.toggle("filtered", words.length > 0);
     count.textContent = words.length ? `${shown} of ${rows.length}` : "";
     news.textContent = `${table.caption.textContent}: ${shown} of ${rows.length} rows`;
   });
   table.closest(".scroll").before(box);
 }
 
+function makeShort(table) {
+  const count = table.tBodies[0].rows.length;
+  if (count <= FIRST_SHOWN) return;
+  const button = document.createElement("button");
+  const show = (all) => {
+    table.classList.toggle("short", !all);
+    button.setAttribute("aria-expanded", String(all));
+    button.textContent = all ? `first ${FIRST_SHOWN} rows` : `all ${count} rows`;
+    button.setAttribute("aria-label", `${button.textContent} of ${table.caption.textContent}`);
+  };
+  button.type = "button";
+  button.className = "more";
+  button.addEventListener("click", () => show(button.getAttribute("aria-expanded") === "false"));
+  show(false);
+  table.closest(".scroll").after(button);
+}
+
 for (const table of document.querySelectorAll("table")) {
   makeSortable(table);
   makeFilterable(table);
+  makeShort(table);
 }
 
 addEventListener("beforeprint", () => {

@@ -26,7 +26,7 @@ from stpm.runtime import BackendError
 from stpm.train.backbones import pyramid
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/device.sh"
+SCRIPT = Path(__file__).parents[3] / "benchmarks/device.sh"
 
 
 @pytest.fixture

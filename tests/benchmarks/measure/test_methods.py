@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from stpm.benchmarks.measure.accuracy import accuracy_result
 from stpm.benchmarks.measure.peers import peers_result
-from stpm.benchmarks.report.tables import peers_tables
+from stpm.benchmarks.report.tables_speed import peers_tables
 from stpm.benchmarks.report.verdict_speed import speed_findings
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle

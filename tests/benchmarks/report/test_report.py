@@ -80,7 +80,7 @@ def test_markdown_holds_the_same_tables_and_verdict(
             cells = (_escaped(cell).replace("\n", "<br>") for cell in row.cells)
             assert line == f"|{''.join(f' {cell} |' for cell in cells)}"
     questions = re.findall(r"^### (.*\?)$", text.read_text(), re.MULTILINE)
-    assert len(questions) == 9
+    assert len(questions) == 10
     shown_text = read_page(page).text
     assert all(question in shown_text for question in questions)
 

@@ -61,9 +61,9 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 def column(page: Page, table: str, number: int) -> list[str]:
-    """Return the first lines of a column's visible cells."""
-    cells = page.locator(f"{table} tbody tr:visible > :nth-child({number}) span:first-child")
-    return cells.all_inner_texts()
+    """Return the first lines of a column's cells, of hidden rows too."""
+    cells = page.locator(f"{table} tbody tr > :nth-child({number}) span:first-child")
+    return cells.all_text_contents()
 
 
 def test_a_table_sorts_by_keyboard(page: Page) -> None:
@@ -84,11 +84,31 @@ def test_a_table_sorts_by_keyboard(page: Page) -> None:
 
 
 def test_empty_cells_stay_last_in_both_directions(page: Page) -> None:
-    table = "table:has-text('95% intervals')"
-    head = page.get_by_role("button", name="false alarms")
+    table = page.locator("table:has-text('frame in memory to its map')")
+    head = table.get_by_role("button", name="p99 ms")
     for _ in range(2):
         head.press("Enter")
-        assert page.locator(f"{table} tbody tr").last.locator("td").nth(4).inner_text() == ""
+        assert table.locator("tbody tr").last.locator("td").nth(1).inner_text() == ""
+
+
+def test_a_long_table_begins_with_six_rows(page: Page) -> None:
+    rows = page.locator(f"{LATENCY} tbody tr")
+    count = rows.count()
+    assert count > 6
+    visible = page.locator(f"{LATENCY} tbody tr:visible")
+    button = page.locator(".table", has=page.locator(LATENCY)).locator("button.more")
+    name = button.get_attribute("aria-label")
+    assert name is not None
+    assert name.startswith(f"all {count} rows of latency of a query")
+    assert (visible.count(), button.get_attribute("aria-expanded")) == (6, "false")
+    button.press("Enter")
+    assert (visible.count(), button.get_attribute("aria-expanded")) == (count, "true")
+    button.press("Enter")
+    assert visible.count() == 6
+    page.emulate_media(media="print")
+    assert visible.count() == count
+    page.emulate_media(media="screen")
+    assert visible.count() == 6
 
 
 def test_rows_are_filtered_by_keyboard(page: Page) -> None:

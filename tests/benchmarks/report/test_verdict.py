@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stpm.benchmarks.measure.detection import Share
 from stpm.benchmarks.report.verdict import Answer, Finding, belong_together, summary, worst
 from stpm.benchmarks.report.verdict_accuracy import accuracy_findings, key_figures
 from stpm.benchmarks.report.verdict_speed import key_figures as speed_key_figures
@@ -69,7 +70,8 @@ def accuracy(*rows: Row, category: str = "part") -> dict[str, Any]:
 
 def answers(*rows: Row, category: str = "part") -> dict[str, Finding]:
     found = accuracy_findings([accuracy(*rows, category=category)])
-    return dict(zip(("kept", "agree", "published", "alarms", "verified"), found, strict=True))
+    names = ("found", "kept", "agree", "published", "alarms", "verified")
+    return dict(zip(names, found, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -246,13 +248,67 @@ def test_results_belong_together_by_hash_machine_and_code(
     assert detail is None or any(text.startswith(detail) for text in found.details)
 
 
-def test_the_summary_counts_answers() -> None:
-    findings = [Finding("?", a, "") for a in (Answer.YES, Answer.YES, Answer.NO, Answer.OPEN)]
-    assert summary(findings) == (
-        "2 of 4 questions are answered with yes; 1 with no; 1 not measured."
-    )
+@pytest.mark.parametrize(
+    ("letters", "expected"),
+    [
+        ("yy", "Ships: yes to all 2 questions."),
+        ("yco", "Ships with care: see \u201c1?\u201d. Not measured: \u201c2?\u201d."),
+        ("ncyn", "Does not ship: no to \u201c0?\u201d, \u201c3?\u201d. With care: \u201c1?\u201d."),
+        ("oo", "Nothing was measured that decides whether it ships."),
+        ("", "Nothing was measured that decides whether it ships."),
+    ],
+)
+def test_the_summary_says_whether_it_ships(letters: str, expected: str) -> None:
+    of = {"y": Answer.YES, "c": Answer.CARE, "n": Answer.NO, "o": Answer.OPEN}
+    findings = [Finding(f"{i}?", of[letter], "") for i, letter in enumerate(letters)]
+    assert summary(findings) == expected
+
+
+def test_the_worst_answer_counts() -> None:
     assert worst([Answer.YES, Answer.OPEN, Answer.CARE]) is Answer.CARE
     assert worst([]) is Answer.OPEN
+
+
+@pytest.mark.parametrize(
+    ("missed", "answer"), [(0, Answer.YES), (1, Answer.YES), (2, Answer.CARE), (7, Answer.NO)]
+)
+def test_what_is_found_is_judged_at_the_models_own_threshold(missed: int, answer: Answer) -> None:
+    images = row("part.stpm")["images"]
+    for image in images[GOOD : GOOD + missed]:
+        image["score"] = 0.4
+    found = answers(row("part.stpm", images=images))["found"]
+    assert found.answer is answer
+    low, high = Share(BAD - missed, BAD).interval
+    assert found.text == (
+        f"part, calibrated for 5.0% false alarms: finds {BAD - missed} of {BAD} defective parts "
+        f"(95% interval {low:.0%} to {high:.0%}), rejects 2 of {GOOD} good parts."
+    )
+
+
+def test_the_worst_category_decides_what_is_found() -> None:
+    images = row("part.stpm")["images"]
+    missing = [image | {"score": 0.1} for image in images]
+    contents = [
+        accuracy(row("part.stpm")),
+        accuracy(row("nut.stpm", images=missing), category="nut"),
+    ]
+    found = accuracy_findings(contents)[0]
+    assert found.answer is Answer.NO
+    assert found.text.startswith(
+        "The worst of 2: nut, calibrated for 5.0% false alarms: finds 0 of"
+    )
+    assert len(found.details) == 2
+
+
+def test_without_defective_parts_nothing_is_judged() -> None:
+    images = row("part.stpm")["images"][:GOOD]
+    assert answers(row("part.stpm", images=images))["found"].answer is Answer.OPEN
+
+
+def test_a_checkpoint_is_judged_at_five_percent_false_alarms() -> None:
+    found = answers(checkpoint())["found"]
+    assert found.answer is Answer.YES
+    assert found.text.startswith("part, up to 5% false alarms: finds 30 of 30")
 
 
 def test_an_engine_that_never_ran_at_export_is_taken_with_care() -> None:

@@ -29,7 +29,7 @@ def test_a_model_on_its_test_images(
     out = tmp_path / "found.json"
     arguments = [checkpoint_path, "--data", data_root, "--precision", precision, "--out", out]
     result = CliRunner().invoke(main, [str(x) for x in [*arguments, "--choices", count]])
-    found = json.loads(out.read_text())["models"]["weave"]
+    found = json.loads(out.read_text())["comparisons"]["weave"]
     assert len(found) == count
     for one in found:
         assert one["image_count"] == 8
