@@ -50,7 +50,8 @@ def accuracy(
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
     engine: Annotated[
-        str | None, typer.Option(help="Of bundles.", show_default="all verified and installed")
+        str | None,
+        typer.Option(help="Engine that bundles run on.", show_default="all verified and installed"),
     ] = None,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
@@ -93,7 +94,9 @@ def latency(
     ] = None,
     scenario: Annotated[
         list[Scenario] | None,
-        typer.Option(help="Of MLPerf Inference; may be repeated.", show_default="all three"),
+        typer.Option(
+            help="MLPerf Inference's scenario; may be repeated.", show_default="all three"
+        ),
     ] = None,
     image_size: Annotated[
         list[str] | None,
@@ -200,8 +203,8 @@ def baselines(
     vectors: Annotated[
         int, typer.Option(min=10, help="Descriptors that the shallow ones learn from.")
     ] = 20_000,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the autoencoders.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of the autoencoders.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes everything that is drawn at random.")] = 0,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
     ] = None,

@@ -67,7 +67,8 @@ def export(
     category: Annotated[
         str | None,
         typer.Option(
-            help="Of --data.", show_default="the one that the checkpoint's name begins with"
+            help="Category of --data.",
+            show_default="the one that the checkpoint's name begins with",
         ),
     ] = None,
     false_alarm_rate: Annotated[
@@ -98,7 +99,7 @@ def export(
         int, typer.Option(min=1, help="GPU memory that a layer may use while it runs.")
     ] = 1024,
     optimization_level: Annotated[
-        int, typer.Option(min=0, max=5, help="Of TensorRT: 5 searches longest.")
+        int, typer.Option(min=0, max=5, help="TensorRT's builder level; 5 searches longest.")
     ] = 3,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For checkpoints of others that lack the teacher.")

@@ -17,7 +17,7 @@ LEARNING_RATE = 5e-5
 MOMENTUM = 0.9
 BATCH_SIZE = 16
 BATCH_PIXELS = BATCH_SIZE << 16
-"""Of a step's images at most, so that memory suffices for large ones."""
+"""Most pixels of a step's images, so that memory suffices for large ones."""
 
 
 def distil(

@@ -14,7 +14,7 @@ from stpm.train.evaluate import Scorer, evaluate, missing_kind, score_files, tor
 from stpm.train.methods import Network
 
 LARGEST_LOSS = 0.003
-"""Of image AUROC, pixel AUROC and AUPRO against FP32."""
+"""Largest loss of image AUROC, pixel AUROC or AUPRO against FP32."""
 LARGEST_NOISE = 1.3
 """How many times higher the maps of good images may be in the mean than in FP32."""
 METRICS = ("image_auroc", "pixel_auroc", "aupro")

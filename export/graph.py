@@ -21,7 +21,7 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "int8": torch.float32,
 }
-"""Of teacher and student, in INT8 of what lies between their convolutions; all else is FP32."""
+"""Types of teacher and student (INT8: between their convolutions); all else is FP32."""
 COARSE_UNIT = 1 << 14
 """8 bits of a grey level and 14 of a coarse weight fit float32; so do those of 500 fine weights."""
 

@@ -54,7 +54,7 @@ from stpm.train.evaluate import score_files, torch_scorer
 from stpm.train.methods import Network
 
 MOST_CHOICES = 3
-"""Of images that INT8 tries: near the gate's limits chance decides."""
+"""Choices of images that INT8 tries: near the gate's limits chance decides."""
 
 
 def export_bundle(

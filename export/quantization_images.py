@@ -14,7 +14,7 @@ from stpm.train.datasets import read_images
 QUANTIZATION_IMAGES = 32
 """At most, taken evenly from those that were trained on."""
 QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
-"""Of them all, so that 4 GB suffice: 8 images of 1024x1024."""
+"""Most pixels of all of them, so that 4 GB suffice: 8 images of 1024x1024."""
 
 
 def quantization_choices(

@@ -24,7 +24,7 @@ SMALLEST_SCALE = 1e-9
 DAMPING = 0.01
 """Added to each input's own curvature, as in GPTQ, so that it has an inverse."""
 PATCHES = 1 << 13
-"""Of inputs of a convolution that its weights are rounded for."""
+"""Patches of a convolution's inputs that its weights are rounded for."""
 BLOCK = 128
 """Weights of a filter that are rounded before the rest of it is told."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 PILLOW_PRECISION_BITS = 22
 """Pillow rounds its weights to multiples of 2^-22 for 8-bit images; float32 holds them exactly."""
 BLOCK_ROWS = 16
-"""Of a resizing matrix whose products are computed together: fewer compute fewer zeros."""
+"""Rows of a resizing matrix that are multiplied together: fewer compute fewer zeros."""
 
 
 def antialias_matrix(size: int, target: int) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from stpm.runtime.precision import (
 )
 
 NAMED_LAYERS = 3
-"""Of those that an error counts."""
+"""Layers that an error names of those that it counts."""
 
 
 def build_engine(

@@ -58,7 +58,7 @@ MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_BYTES = 1 << 30
-"""Of the golden arrays, decompressed."""
+"""Largest size of the golden arrays, decompressed."""
 
 
 @dataclass(frozen=True)

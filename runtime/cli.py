@@ -135,7 +135,7 @@ def find_images(arguments: list[str], save: Path | None = None) -> Found:
     """Expand files, folders (recursively), globs and - (paths on standard input), in order.
 
     Args:
-        arguments: of the command.
+        arguments: what the command was given.
         save: the folder for pictures, where nothing is searched.
 
     Raises:

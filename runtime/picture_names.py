@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 MAX_BYTES = 200
-"""Of a name's start: file systems take 255, of which its end and a temporary name need up to 40."""
+"""Longest start of a name: file systems take 255, its end and a temporary name need up to 40."""
 
 
 def picture_stems(paths: Sequence[Path]) -> dict[Path, Path]:

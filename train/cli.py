@@ -30,7 +30,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of the student's convolutions in training."""
+    """What the student's convolutions compute in during training."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -100,7 +100,9 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(min=0, help="Of SGD, constant; stad takes 1e-4 of Adam.", show_default="0.4"),
+        typer.Option(
+            min=0, help="SGD learning rate (constant); stad: Adam, 1e-4.", show_default="0.4"
+        ),
     ] = None,
     held_out: Annotated[
         float,
@@ -110,7 +112,12 @@ def train(
         float, typer.Option(min=0.001, max=1, help="Share of the good images to use at all.")
     ] = 1.0,
     every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of split, initial weights and order.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Fixes the split, the initial weights and the order of the images."
+        ),
+    ] = 0,
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for the teacher's features, 10^9 bytes.")
     ] = 4.0,
@@ -120,7 +127,8 @@ def train(
     ] = 16,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
     precision: Annotated[
-        Precision, typer.Option(help="Of the student; auto is bf16 where the hardware has it.")
+        Precision,
+        typer.Option(help="The student's precision; auto is bf16 where the hardware has it."),
     ] = Precision.AUTO,
     compile_: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Run through torch.compile.")
@@ -230,12 +238,12 @@ def _run(
     from stpm.train import pipeline
     from stpm.train.progress import TrainingProgress
 
-    def report_bad(error: DataError) -> None:
+    def on_bad(error: DataError) -> None:
+        if not skip_bad:
+            raise DataError(f"{error} Or leave such files out with --skip-bad.") from error
         note(f"left out: {error}")
 
-    source = pipeline.read_source(
-        folder, config, options, report_bad if skip_bad else None, images=images
-    )
+    source = pipeline.read_source(folder, config, options, on_bad, images=images)
     counts = f"{len(source.train_index)} images to train, {len(source.held_out_index)} held out"
     note(f"{folder}: {counts}")
     fit, blank = pipeline.prepare(

@@ -17,15 +17,16 @@ class FitOptions:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step; the last, smaller batch of an epoch is used.
-        learning_rate, momentum, weight_decay: of SGD, constant.
+        learning_rate, momentum, weight_decay: constants of SGD.
         held_out: share of the good images that choose the best epoch and are not trained on.
-        train_share: of the good images to use at all, chosen before any is held out.
-        seed: of that choice and of the split, the student's initial weights and the order of the
+        train_share: share of the good images to use at all, chosen before any is held out.
+        seed: fixes that choice, the split, the student's initial weights and the order of the
             images.
         bit_depth: bits that the camera uses of images of 16 bits.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
         device: "auto", "cpu" or "cuda".
-        precision: of the student's convolutions; "auto" is bf16 where the hardware has it.
+        precision: what the student's convolutions compute in; "auto" is bf16 where the hardware
+            has it.
         compile: whether to run the student through torch.compile (needs a C++ compiler).
     """
 

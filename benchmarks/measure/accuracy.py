@@ -44,7 +44,7 @@ from stpm.train.metrics import Metrics, labelled_regions, pro_curve
 METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
 """The names in `stpm.train.metrics.Metrics`, in the order of the tables."""
 CURVE_POINTS = 151
-"""Of the curve of per-region overlap between the false positive rates 0 and 0.30."""
+"""Points of the curve of per-region overlap between the false positive rates 0 and 0.30."""
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ SCENARIOS = ("single_stream", "multi_stream", "offline")
 """As in MLPerf Inference: one query after another; queries of several images at once; everything
 at once."""
 STAGES = ("decode", "resize", "engine", "decision")
-"""Of one query. On a processor nothing is uploaded or downloaded: the engine reads and writes
-memory of the process."""
+"""Stages of one query. On a processor nothing is uploaded or downloaded: the engine reads and
+writes memory of the process."""
 WARM_UP = 5
 """Images of a case before the first round, at least."""
 OFFLINE_IMAGES = 128
 """In a query of the offline scenario; of 32, what one core scores alone at the end is 3 %."""
 DISTINCT_IMAGES = 32
-"""Of a query, at most, so that large ones fit the memory."""
+"""Most images of a query that differ, so that large ones fit the memory."""
 
 Times = dict[str, list[float]]
 Image8 = NDArray[np.uint8]

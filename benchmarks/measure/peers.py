@@ -33,7 +33,7 @@ from stpm.train.metrics import Metrics, evaluate_maps
 WARM_UP = 3
 """Images each before the first round, unless told otherwise."""
 SMALLEST_CORRELATION = 0.999
-"""Of the scores with the reference's, to count as the same method at work."""
+"""Least correlation of the scores with the reference's, to count as the same method at work."""
 
 Maps = NDArray[np.float32]
 

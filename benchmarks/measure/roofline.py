@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from stpm.train.methods import Network
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 256}
-"""Of the product that measures arithmetic."""
+"""Side of the matrices whose product measures arithmetic."""
 COPY_BYTES = {"cuda": 1 << 30, "cpu": 1 << 22}
 REPEATS = 10
 

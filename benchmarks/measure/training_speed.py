@@ -29,7 +29,7 @@ from stpm.train.pipeline import read_source
 
 MATRIX_SIDE = 1024
 LOSS_TOLERANCE = 0.02
-"""Of the first epoch's loss: afterwards the two runs drift apart."""
+"""Largest difference of the first epoch's losses: afterwards the two runs drift apart."""
 
 
 class PlainScript:

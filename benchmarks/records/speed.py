@@ -11,7 +11,7 @@ Rounds = Annotated[list[Annotated[list[float], NOT_EMPTY]], NOT_EMPTY]
 
 
 class Percentiles(TypedDict):
-    """Of times in ms."""
+    """Percentiles of times in ms."""
 
     p50: float
     p90: float

@@ -30,7 +30,7 @@ def ablation(
     ] = None,
     cell: Annotated[
         list[str] | None,
-        typer.Option(help="Of the table; may be repeated.", show_default="all"),
+        typer.Option(help="Cell of the table; may be repeated.", show_default="all"),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the images a cell.")] = 100,
     input_size: Annotated[

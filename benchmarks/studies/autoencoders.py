@@ -20,7 +20,7 @@ from stpm.train.evaluate import Scorer
 
 LATENT_SIZE = 128
 CHANNELS = (32, 64, 128, 128, 128)
-"""Of the first stages, each of which halves the image; further ones repeat the last."""
+"""Channels of the first stages, each of which halves the image; further ones repeat the last."""
 SMALLEST_SIDE = 8
 """Pixels of the smallest map, which becomes one vector."""
 LEARNING_RATE = 1e-3

@@ -41,7 +41,7 @@ Change = Callable[[Network, Tensor, str], DeploymentGraph]
 AS_EXPORTED = "as exported"
 ENGINE = "openvino"
 CUTS = np.linspace(0.3, 1.0, 29)
-"""Of a range, among which the one of least error is looked for."""
+"""Shares of a range, among which the one of least error is looked for."""
 SAMPLE = 1 << 16
 """Values that it is looked for on."""
 
@@ -231,7 +231,7 @@ def graph_ablation(
     model: Annotated[Path, typer.Argument(help="A checkpoint.")],
     data: Annotated[Path, typer.Option(help="Root of a data set.")],
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8.")] = "int8",
-    rounds: Annotated[int, typer.Option(min=1, help="Of ten images each.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of ten images each.")] = 20,
     teacher_weights: Annotated[
         Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
     ] = None,

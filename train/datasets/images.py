@@ -133,15 +133,15 @@ def read_images(
     Args:
         paths: the images, see `read_image`.
         size: (height, width) in pixels.
-        on_bad: called with the error of a file that cannot be decoded, which is then left out;
-            None stops at the first one.
+        on_bad: called with the error of a file that cannot be decoded, which is then left out
+            unless it raises a DataError; None stops at the first one.
         bit_depth: see `load_image`.
 
     Returns:
         The paths that were read, and uint8 (N,height,width,3).
 
     Raises:
-        DataError: a file cannot be decoded and `on_bad` is None, or none could be.
+        DataError: a file cannot be decoded and is not left out, or none could be.
     """
     kept: list[Path] = []
     images = np.empty((len(paths), *size, 3), np.uint8)  # a list and np.stack would take it twice
@@ -154,15 +154,18 @@ def read_images(
 
     # Decoders let other threads run meanwhile.
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for path, read in zip(paths, pool.map(resized, paths), strict=True):
-            if not isinstance(read, DataError):
-                images[len(kept)] = read
-                kept.append(path)
-            elif on_bad is not None:
-                on_bad(read)
-            else:
-                pool.shutdown(cancel_futures=True)
-                raise DataError(f"{read} Or leave such files out with --skip-bad.") from read
+        try:
+            for path, read in zip(paths, pool.map(resized, paths), strict=True):
+                if not isinstance(read, DataError):
+                    images[len(kept)] = read
+                    kept.append(path)
+                elif on_bad is None:
+                    raise read
+                else:
+                    on_bad(read)
+        except DataError:
+            pool.shutdown(cancel_futures=True)
+            raise
     if not kept:
         raise DataError("none of the images could be decoded; expected at least one.")
     return kept, images[: len(kept)]

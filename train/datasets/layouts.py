@@ -22,7 +22,7 @@ LAYOUTS: tuple[type[Category], ...] = (
 
 
 def open_category(root: Path, name: str) -> Category:
-    """Return a category of the data set below `root`, whose layout is found out from its files.
+    """Return a category of the data set below `root`, whose layout is detected from its files.
 
     Raises:
         DataError: the layout is not known, or has no such category.

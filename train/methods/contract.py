@@ -151,7 +151,7 @@ class Trainer(Protocol):
 
     @property
     def image_counts(self) -> tuple[int, int]:
-        """Of images to train on, and held out."""
+        """Numbers of images to train on, and held out."""
         ...
 
     def prepare(self, on_images: Callable[[int], None]) -> str:

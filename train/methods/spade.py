@@ -266,7 +266,7 @@ class SpadeTrainer(RunState):
 
     @property
     def image_counts(self) -> tuple[int, int]:
-        """Of images in the gallery, and held out."""
+        """Numbers of images in the gallery, and held out."""
         return len(self._train), len(self._held_out)
 
     def prepare(self, on_images: Callable[[int], None]) -> str:

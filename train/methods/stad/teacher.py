@@ -40,11 +40,11 @@ ZOOMS = (4, 16)
 """Images are zoomed to a side drawn between these multiples of p."""
 GREY_SHARE = 0.1
 NOISE_DEVIATION = 0.1
-"""Of pixels in [0, 1], in positives."""
+"""Standard deviation of a positive's noise, for pixels in [0, 1]."""
 LUMINANCE_RANGE = (0.8, 1.2)
-"""Of the factor on a positive's pixels; the paper does not print one."""
+"""Range of the factor on a positive's pixels; the paper does not print one."""
 MARGIN = 1.0
-"""Of the triplet loss; the paper does not print it."""
+"""Margin of the triplet loss; the paper does not print it."""
 CACHED_IMAGES = 512
 FORMAT_VERSION = 1
 

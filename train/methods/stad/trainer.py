@@ -48,7 +48,7 @@ class StadTrainer(OptimisedRunState):
 
     @property
     def image_counts(self) -> tuple[int, int]:
-        """Of images to train on, and held out."""
+        """Numbers of images to train on, and held out."""
         return len(self._train), len(self._held_out)
 
     @torch.no_grad()

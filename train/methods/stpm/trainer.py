@@ -72,7 +72,7 @@ class Fit(OptimisedRunState):
 
     @property
     def image_counts(self) -> tuple[int, int]:
-        """Of images to train on, and held out."""
+        """Numbers of images to train on, and held out."""
         return len(self.train), len(self.held_out)
 
     def prepare(self, on_images: Callable[[int], None]) -> str:
