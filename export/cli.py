@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpm.runtime.backends import ENGINES
+from stpm.runtime.backends import ENGINES, installed_engines
 from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.capabilities import processor_precisions
-from stpm.runtime.console import Version, command, note, parse_size, say
+from stpm.runtime.console import Version, command, note, parse_size, refuse_ignored, say
 from stpm.runtime.errors import ExportError
 
 if TYPE_CHECKING:
     from stpm.train.checkpoint import Checkpoint
 
 
+TENSORRT_FLAGS = ("--best-batch", "--optimization-level", "--workspace-mb")
+
+
 def export(
+    context: typer.Context,
     ckpt: Annotated[
         Path, typer.Option(help="Checkpoint of stpm-train, the STPM authors' code or anomalib.")
     ],
@@ -129,6 +133,8 @@ def export(
     archs = parse_gpu_archs(gpu_arch)
     if archs and "tensorrt-rtx" not in (engine or ()):
         raise typer.BadParameter("--gpu-arch is for --engine tensorrt-rtx alone.")
+    if not any(name in ("tensorrt", "tensorrt-rtx") for name in engine or installed_engines()):
+        refuse_ignored(context, TENSORRT_FLAGS, "an export without TensorRT")
     if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
         raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
     _note_imitation(precision, engine)

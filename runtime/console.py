@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
@@ -40,6 +40,24 @@ Version = Annotated[
 def note(message: str) -> None:
     """Write a line of log to stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def refuse_ignored(context: typer.Context, ignored: Collection[str], where: str) -> None:
+    """Refuse a flag that was given although it means nothing there.
+
+    Args:
+        context: of the command.
+        ignored: flags, such as "--compile".
+        where: what does not use them.
+
+    Raises:
+        typer.BadParameter: one of them was given.
+    """
+    for parameter in context.command.params:
+        found = next((flag for flag in parameter.opts if flag in ignored), None)
+        source = context.get_parameter_source(parameter.name or "")
+        if found is not None and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"got {found}, which {where} does not use; leave it out.")
 
 
 @contextmanager

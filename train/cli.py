@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stpm.runtime.bundle import MAX_SIDE
-from stpm.runtime.console import Version, command, note, parse_size, progress, say
+from stpm.runtime.console import (
+    Version,
+    command,
+    note,
+    parse_size,
+    progress,
+    refuse_ignored,
+    say,
+)
 from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ class Precision(StrEnum):
 
 
 def train(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
@@ -160,6 +169,7 @@ def train(
     if max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --input-size {input_size}, expected up to {MAX_SIDE}.")
     config = configure(method, size, own)
+    refuse_ignored(context, open_method(method).ignores, f"--method {method}")
     given: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,

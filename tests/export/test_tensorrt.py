@@ -279,9 +279,12 @@ def test_without_a_gpu_no_engine_of_it_is_tried(checkpoint_path: Path, tmp_path:
         ("--gpu-arch", "sm86"),
         ("--engine", RTX, "--gpu-arch", "turing"),
         ("--engine", RTX, "--gpu-arch", "sm86;sm89"),
-        ("--batch", "1..4", "--best-batch", "5"),
-        ("--optimization-level", "6"),
-        ("--workspace-mb", "0"),
+        ("--engine", RTX, "--batch", "1..4", "--best-batch", "5"),
+        ("--engine", RTX, "--optimization-level", "6"),
+        ("--engine", RTX, "--workspace-mb", "0"),
+        ("--engine", "onnxruntime", "--workspace-mb", "512"),
+        ("--engine", "onnxruntime", "--optimization-level", "3"),
+        ("--engine", "onnxruntime", "--best-batch", "1"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], checkpoint_path: Path) -> None:

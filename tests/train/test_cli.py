@@ -13,6 +13,7 @@ from train_cli import log_of, refuse, refuse_usage, run, succeed
 from typer.testing import Result
 
 from stpm.train.checkpoint import load_checkpoint
+from stpm.train.methods import METHODS, open_method
 
 FLAGS = {
     "--method",
@@ -288,3 +289,30 @@ def test_a_last_batch_of_one_with_features_of_one_pixel(good: Path, flags: list[
     said = refuse(*arguments, "--batch-size", 1)
     assert "a batch of one image" in said
     assert "take another --batch-size" in said
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("stpm", ("--teacher-images", "photos")),
+        ("stpm", ("--teacher-folder", "teachers")),
+        ("stad", ("--compile",)),
+        ("stad", ("--cache-gb", "4.0")),  # the default, but given
+        ("spade", ("--learning-rate", "0.1")),
+        ("spade", ("--no-compile",)),
+        ("spade", ("--precision", "fp32")),
+    ],
+)
+def test_an_option_that_the_method_does_not_use_is_refused(
+    method: str, given: tuple[str, ...], good: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "part.pt"
+    text = refuse_usage("--good", good, "--method", method, "--out", out, *given)
+    flag = given[0].replace("--no-", "--")
+    assert f"got {flag}, which --method {method} does not use; leave it out." in text
+    assert not out.exists()
+
+
+def test_every_option_that_a_method_ignores_exists() -> None:
+    for name in METHODS:
+        assert open_method(name).ignores < FLAGS

@@ -181,6 +181,8 @@ class Method(Protocol):
     config: type[Config]
     options: FitOptions
     """The defaults of training."""
+    ignores: frozenset[str] = frozenset()
+    """Options of stpm-train that mean nothing here, by their flags: giving one is refused."""
 
     def prepare_teacher(
         self,

@@ -325,6 +325,10 @@ class SpadeMethod(Method):
 
     config = SpadeConfig
     options = FitOptions(epochs=1, batch_size=8)
+    ignores = frozenset(
+        {"--learning-rate", "--precision", "--cache-gb", "--compile"}
+        | {"--teacher-images", "--teacher-folder"}
+    )
 
     def blank(
         self,

@@ -18,6 +18,7 @@ class StpmMethod(Method):
 
     config = ModelConfig
     options = FitOptions()
+    ignores = frozenset({"--teacher-images", "--teacher-folder"})
 
     def blank(
         self,
