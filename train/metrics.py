@@ -13,6 +13,8 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 ScoreArray: TypeAlias = npt.NDArray[np.floating[Any]]
 Curve: TypeAlias = npt.NDArray[np.float64]
 
+AUTHORS_STEPS = 4000
+"""Thresholds that the STPM authors' evaluation samples; fewer give a lower `pro_rescaled`."""
 # Neighbours of a pixel within its own image: the eight around it, none in the next image.
 _EIGHT_CONNECTED = np.zeros((3, 3, 3), dtype=bool)
 _EIGHT_CONNECTED[1] = True
@@ -115,13 +117,15 @@ def aupro(masks: BoolArray, anomaly_maps: ScoreArray, fpr_limit: float = 0.30) -
 
 
 def pro_rescaled(
-    masks: BoolArray, anomaly_maps: ScoreArray, fpr_limit: float = 0.30, steps: int = 1000
+    masks: BoolArray, anomaly_maps: ScoreArray, fpr_limit: float = 0.30, steps: int = AUTHORS_STEPS
 ) -> float:
     """Return the figure that the code of the STPM authors reports under the name PRO.
 
     It samples ``steps`` evenly spaced thresholds, keeps the points up to the limit and stretches
-    both their rates to [0, 1] before taking the area. This typically adds 2 to 10 points against
-    `aupro` (less where that is close to 1): it is there for comparison with published figures.
+    both their rates to [0, 1] before taking the area. Stretching adds, sampling takes away, the more
+    the fewer steps: the adopted students of bottle and screw have 0.9626 and 0.9406 where `aupro` is
+    0.9653 and 0.9436 (with 1,000 steps 0.9469 and 0.9277). It is there for comparison with published
+    figures.
 
     Args:
         masks: bool, (N, H, W); True on defective pixels.
@@ -201,7 +205,7 @@ def evaluate_maps(
         image_auroc=image_auroc,
         pixel_auroc=auroc(masks, anomaly_maps),
         aupro=_area_to_limit(fpr, pro, 0.30),
-        pro_rescaled=_rescaled_area(thresholds, fpr, pro, 0.30, 1000),
+        pro_rescaled=_rescaled_area(thresholds, fpr, pro, 0.30, AUTHORS_STEPS),
     )
 
 

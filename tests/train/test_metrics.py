@@ -286,6 +286,14 @@ def test_rescaled_area_agrees_with_brute_force(seed: int, levels: int | None, dt
         assert pro_rescaled(masks, maps, limit, steps) == pytest.approx(expected, abs=1e-10)
 
 
+def test_rescaled_area_samples_as_the_authors_do() -> None:
+    masks, maps = random_case(2)
+    expected = brute_pro_rescaled(masks, maps, 0.30, 4000)
+    assert pro_rescaled(masks, maps) == pytest.approx(expected, abs=1e-10)
+    found = evaluate_maps(masks.any(axis=(1, 2)), maps.max(axis=(1, 2)), masks, maps)
+    assert found.pro_rescaled == pytest.approx(expected, abs=1e-10)
+
+
 def test_rescaled_area_flatters() -> None:
     masks, maps = random_case(1)
     assert pro_rescaled(masks, maps) > aupro(masks, maps)

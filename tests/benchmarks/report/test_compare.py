@@ -42,7 +42,7 @@ def latency(path: Path, factor: float, name: str = "a") -> Path:
 
 def accuracy(path: Path, scores: np.ndarray, names: list[str]) -> Path:
     images = [{"name": n, "score": float(s)} for n, s in zip(names, scores, strict=True)]
-    content = kept("accuracy_screw.json")
+    content = kept("accuracy_screw_adopted.json")
     row = content["categories"]["screw"][0] | {"images": images}
     return write(path, content | {"categories": {"bottle": [row]}})
 
