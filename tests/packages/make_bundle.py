@@ -49,7 +49,7 @@ def main() -> None:
     export_bundle(
         checkpoint(),
         bundle,
-        ExportOptions(),
+        ExportOptions(batch=(1, 4)),
         verify=paths[1:],
         calibration=paths[1:],
         report=lambda _: None,
