@@ -1,6 +1,6 @@
 """A plugin of pytest: tests/runtime without torch, on the bundle that make_bundle.py wrote.
 
-READY_BUNDLE=DIR/part.stpm pytest -p ready_bundle --confcutdir tests/runtime tests/runtime/test_detector.py
+READY_BUNDLE=DIR/part.stpm pytest -p ready_bundle --confcutdir tests/runtime tests/runtime/...
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 
@@ -93,7 +94,9 @@ def test_outputs_of_one_run_outlive_the_engine(name: str, model: bytes) -> None:
     engine = open_engine(name, model)
     anomaly_maps, _ = engine.run(noise(1))
     copy = anomaly_maps.copy()
+    gone = weakref.ref(engine)
     del engine
+    assert gone() is None, "its memory would wait for a collection"
     np.testing.assert_array_equal(anomaly_maps, copy)
 
 
