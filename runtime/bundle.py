@@ -166,7 +166,7 @@ def write_bundle(
         partial.mkdir(parents=True)
         for name, content in files.items():
             (partial / name).write_bytes(content)
-        (partial / MANIFEST).write_text(complete.to_json())
+        (partial / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
         check(partial)
         if path.is_dir():
             path.rename(old)

@@ -44,7 +44,7 @@ class _Gate:
             self._forking += 1
             self._changed.wait_for(lambda: all(thread == me for thread in self._inside))
 
-    def open(self) -> None:
+    def reopen(self) -> None:
         with self._changed:
             self._forking -= 1
             self._changed.notify_all()
@@ -107,6 +107,6 @@ _values: WeakSet[PerProcess[Any]] = WeakSet()
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(
         before=lambda: _gate.shut(),
-        after_in_parent=lambda: _gate.open(),
+        after_in_parent=lambda: _gate.reopen(),
         after_in_child=_in_child,
     )

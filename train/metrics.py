@@ -122,10 +122,10 @@ def pro_rescaled(
     """Return the figure that the code of the STPM authors reports under the name PRO.
 
     It samples ``steps`` evenly spaced thresholds, keeps the points up to the limit and stretches
-    both their rates to [0, 1] before taking the area. Stretching adds, sampling takes away, the more
-    the fewer steps: the adopted students of bottle and screw have 0.9626 and 0.9406 where `aupro` is
-    0.9653 and 0.9436 (with 1,000 steps 0.9469 and 0.9277). It is there for comparison with published
-    figures.
+    both their rates to [0, 1] before taking the area. Stretching adds, sampling takes away, and
+    more with fewer steps: the adopted students of bottle and screw have 0.9626 and 0.9406 where
+    `aupro` is 0.9653 and 0.9436 (with 1,000 steps 0.9469 and 0.9277). It is there for comparison
+    with published figures.
 
     Args:
         masks: bool, (N, H, W); True on defective pixels.

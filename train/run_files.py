@@ -49,7 +49,7 @@ class RunFiles:
         save_checkpoint(self._pending, self._out)
         self._fit.written_epoch = self._pending.resume["epoch"]
         lines = [json.dumps(line) + "\n" for line in self._pending.resume["log"]]
-        log_path(self._out).write_text("".join(lines))
+        log_path(self._out).write_text("".join(lines), encoding="utf-8")
         self._pending = None
         self._written_at = time.monotonic()
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from queue import Empty, SimpleQueue
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.backends.onnxruntime_cpu import ERRORS_ONLY
 from stpm.runtime.cache import cache_folder
 from stpm.runtime.errors import BackendError
+from stpm.runtime.pool import Pool
 
 OUTPUTS = ("anomaly_map", "pred_score")
 LIBRARIES = {
@@ -38,15 +37,13 @@ class OnnxRuntimeGpuEngine:
         if device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # Nor a second try without the provider, whose failure would hide the reason of the first.
-        self._session = ort.InferenceSession(
-            model, options, providers=providers, enable_fallback=False
-        )
-        self._device = device
-        self._idle: SimpleQueue[_Binding] = SimpleQueue()
+        session = ort.InferenceSession(model, options, providers=providers, enable_fallback=False)
+        self._session = session
+        self._bindings = Pool(lambda: _Binding(session, device))
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Score a batch; the outputs are copied from the GPU into fresh arrays."""
-        with self._binding() as binding:
+        with self._bindings.one() as binding:
             return binding.run(images)
 
     def layer_precisions(self) -> dict[str, str]:
@@ -56,17 +53,6 @@ class OnnxRuntimeGpuEngine:
     def built_with(self) -> dict[str, str]:
         """Name the library's version and the device."""
         return {"onnxruntime": ort.__version__, "device": self._session.get_providers()[0]}
-
-    @contextmanager
-    def _binding(self) -> Iterator[_Binding]:
-        try:
-            binding = self._idle.get_nowait()
-        except Empty:
-            binding = _Binding(self._session, self._device)
-        try:
-            yield binding
-        finally:
-            self._idle.put(binding)
 
 
 class _Binding:

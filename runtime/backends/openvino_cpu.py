@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from queue import Empty, SimpleQueue
 
 import numpy as np
 import openvino as ov
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.errors import BackendError
+from stpm.runtime.pool import Pool
 
 
 class OpenVinoEngine:
@@ -22,15 +22,11 @@ class OpenVinoEngine:
         core = ov.Core()
         self.compiled = core.compile_model(core.read_model(model), "CPU", _properties(threads))
         self._device = str(core.get_property("CPU", props.device.full_name))
-        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        self._requests: Pool[ov.InferRequest] = Pool(self.compiled.create_infer_request)
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Score a batch; the outputs are copied out of the request's buffers."""
-        try:
-            request = self._idle.get_nowait()
-        except Empty:
-            request = self.compiled.create_infer_request()
-        try:
+        with self._requests.one() as request:
             request.set_tensor("images", ov.Tensor(images, shared_memory=True))
             # `infer` would do the same, and make dictionaries of inputs and outputs: 1 % of INT8.
             request.start_async()
@@ -39,8 +35,6 @@ class OpenVinoEngine:
                 np.array(request.get_tensor("anomaly_map").data),
                 np.array(request.get_tensor("pred_score").data),
             )
-        finally:
-            self._idle.put(request)
 
     def built_with(self) -> dict[str, str]:
         """Name the library's version and the device."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt_library import Library, load_library
 from stpm.runtime.cache import cache_key, read_cache, write_cache
 from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.pool import Pool
 
 NAMES = ("images", "anomaly_map", "pred_score")
 
@@ -36,22 +35,21 @@ class TensorRtEngine:
     def __init__(self, library: Library, built: BuiltEngine, batch: tuple[int, int]) -> None:
         self._library = library
         self._built = built
-        self._largest = batch[1]
         self._device = device_label()
         self._runtime = library.create("Runtime")
-        self._engine = self._runtime.deserialize_cuda_engine(built.content)
-        if self._engine is None:
+        engine = self._runtime.deserialize_cuda_engine(built.content)
+        if engine is None:
             raise BackendError(
                 f"{library.title} cannot load the engine ({library.reason()}); export again on "
                 "this machine, or install the driver that this version asks for."
             )
         graph = built.built_with.get("model_sha256", "")
-        self._kernels = cache_key("kernels", library.name, library.version, self._device, graph)
-        self._idle: SimpleQueue[_Slot] = SimpleQueue()
+        kernels = cache_key("kernels", library.name, library.version, self._device, graph)
+        self._slots = Pool(lambda: _Slot(library, engine, batch[1], kernels))
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
         """Score a batch; the outputs are copied out of the context's page-locked buffers."""
-        with self._slot() as slot:
+        with self._slots.one() as slot:
             return slot.run(images)
 
     def run_on_device(
@@ -71,7 +69,7 @@ class TensorRtEngine:
         Raises:
             DataError: an array is not on the GPU or does not fit.
         """
-        with self._slot() as slot:
+        with self._slots.one() as slot:
             return slot.run_on_device(images, out)
 
     def layer_precisions(self) -> dict[str, str]:
@@ -81,17 +79,6 @@ class TensorRtEngine:
     def built_with(self) -> dict[str, str]:
         """Name the library's version and the device."""
         return {self._library.name: self._library.version, "device": self._device}
-
-    @contextmanager
-    def _slot(self) -> Iterator[_Slot]:
-        try:
-            slot = self._idle.get_nowait()
-        except Empty:
-            slot = _Slot(self._library, self._engine, self._largest, self._kernels)
-        try:
-            yield slot
-        finally:
-            self._idle.put(slot)
 
 
 class _Slot:

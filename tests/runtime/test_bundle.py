@@ -282,10 +282,10 @@ def test_failed_writing_changes_nothing(
     before = content_of(part.parent)
     original = getattr(Path, method)
 
-    def disk_full(path: Path, *args: Any) -> Any:
+    def disk_full(path: Path, *args: Any, **options: Any) -> Any:
         if path.name == GOLDEN or path.name == MANIFEST or path.name.endswith(".partial"):
             raise OSError("disk full")
-        return original(path, *args)
+        return original(path, *args, **options)
 
     monkeypatch.setattr(Path, method, disk_full)
     with pytest.raises(OSError, match="disk full"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def test_bound_arrays_give_the_same_scores(model: bytes) -> None:
         for array, other, wanted in zip(outputs, again, expected.run(batch), strict=True):
             np.testing.assert_array_equal(array, wanted)
             np.testing.assert_array_equal(other, wanted)
+    gone = weakref.ref(engine)
+    del engine
+    assert gone() is None
 
 
 def test_fp32_stays_fp32_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import sys
 import threading
+import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -143,7 +144,9 @@ def test_all_memory_is_given_back(
     engine = open_engine("tensorrt", model, batch=(1, 4), built=built)
     engine.run(noise(3))
     assert gpu_calls.live
+    gone = weakref.ref(engine)
     del engine
+    assert gone() is None
     gc.collect()
     assert gpu_calls.live == {}
 

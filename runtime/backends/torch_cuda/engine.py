@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from stpm.runtime.backends import EngineSource, Outputs
 from stpm.runtime.backends.torch_cuda.network import FusedNetwork
 from stpm.runtime.backends.torch_cuda.slot import Slot
 from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.pool import Pool
 
 IN_FLIGHT = 2
 """Batches under way at once: one is copied while the other is computed."""
@@ -30,13 +28,14 @@ class TorchCudaEngine:
 
     def __init__(self, content: bytes, batch: tuple[int, int]) -> None:
         """Read the bundle's ONNX file; `batch` is the smallest and the largest that it takes."""
-        self._network = FusedNetwork(content, torch.device("cuda"))
+        network = FusedNetwork(content, torch.device("cuda"))
+        self._network = network
         self._batch = batch
-        self._idle: SimpleQueue[Slot] = SimpleQueue()
-        if self._network.slower_because:
+        self._slots = Pool(lambda: Slot(network))
+        if network.slower_because:
             warnings.warn(
                 "torch-cuda runs without its Triton kernels, slower "
-                f"({self._network.slower_because}); install triton and a C compiler.",
+                f"({network.slower_because}); install triton and a C compiler.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -71,13 +70,13 @@ class TorchCudaEngine:
             torch.empty(count, device=pixels.device),
         )
         maps, scores = (_on_gpu(target) for target in results)
-        with self._slot() as slot:
+        with self._slots.one() as slot:
             slot.run_on_device(pixels, self._size_for(count), maps, scores)
         return results
 
     def replay_seconds(self, count: int) -> float:
         """Time the GPU alone for a batch of `count` images that lie there."""
-        with self._slot() as slot:
+        with self._slots.one() as slot:
             return slot.replay_seconds(self._size_for(count))
 
     def layer_precisions(self) -> dict[str, str]:
@@ -98,7 +97,7 @@ class TorchCudaEngine:
         starts = range(0, len(images), chunk)
         shape = (len(images), *self._network.map_size) if with_maps else (len(images), 0, 0)
         maps, scores = np.empty(shape, np.float32), np.empty(len(images), np.float32)
-        with self._slots(min(IN_FLIGHT, len(starts))) as slots:
+        with self._slots.several(min(IN_FLIGHT, len(starts))) as slots:
             under_way: list[tuple[Slot, slice]] = []
             for i, start in enumerate(starts):
                 slot, part = slots[i % len(slots)], slice(start, min(start + chunk, len(images)))
@@ -123,25 +122,6 @@ class TorchCudaEngine:
         """Round up to a power of two within the graph's batch: each size is a captured graph."""
         smallest, largest = self._batch
         return max(smallest, min(largest, 1 << (count - 1).bit_length()))
-
-    @contextmanager
-    def _slot(self) -> Iterator[Slot]:
-        with self._slots(1) as slots:
-            yield slots[0]
-
-    @contextmanager
-    def _slots(self, count: int) -> Iterator[list[Slot]]:
-        slots: list[Slot] = []
-        try:
-            for _ in range(count):
-                try:
-                    slots.append(self._idle.get_nowait())
-                except Empty:
-                    slots.append(Slot(self._network))
-            yield slots
-        finally:
-            for slot in reversed(slots):
-                self._idle.put(slot)
 
 
 def _collect(
