@@ -19,8 +19,8 @@ RESULTS = Path(__file__).parents[3] / "benchmarks/results"
 
 def row(good: list[float], bad: list[float], threshold: float | None = None) -> Any:
     """A kept row with other scores."""
-    content = json.loads((RESULTS / "accuracy_screw_adopted.json").read_text())
-    found = content["categories"]["screw"][-1]
+    content = json.loads((RESULTS / "accuracy_bottle.json").read_text())
+    found = content["categories"]["bottle"][-1]
     images = [{"name": f"good/{i}.png", "score": score} for i, score in enumerate(good)]
     images += [{"name": f"hole/{i}.png", "score": score} for i, score in enumerate(bad)]
     calibration = found["calibration"] | {"image_threshold": threshold} if threshold else None
