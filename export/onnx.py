@@ -12,9 +12,9 @@ import torch
 from onnx import numpy_helper
 
 from stpm.export.graph import DeploymentGraph
-from stpm.export.quantize import WEIGHT_LIMIT
+from stpm.export.int8.quantize import WEIGHT_LIMIT
+from stpm.export.precision import FP32_PREFIX, NETWORK_PREFIXES
 from stpm.runtime.errors import ExportError
-from stpm.runtime.precision import FP32_PREFIX, NETWORK_PREFIXES
 
 OPSETS = {"fp32": 20, "fp16": 20, "bf16": 22, "int8": 20}
 """Asked of the exporter, by precision; convolutions know bf16 from 22 on."""

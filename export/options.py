@@ -14,7 +14,7 @@ class ExportOptions:
 
     Attributes:
         precision: of teacher and student: "fp32", "fp16", "bf16" or "int8".
-        distil: in INT8, epochs of fine-tuning the student; see `stpm.export.distil`.
+        distil: in INT8, epochs of fine-tuning the student; see `stpm.export.int8.distil`.
         camera_size: (height, width) to resize from inside the graph; None resizes on the host.
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.

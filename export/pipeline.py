@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stpm.export.distil import distil
 from stpm.export.engine_records import engine_line, record_of, thresholds_of, verify_engine
 from stpm.export.engines import engine_scorer, open_engines
-from stpm.export.gate import Gate, GateError
 from stpm.export.graph import DeploymentGraph
+from stpm.export.int8.distil import distil
+from stpm.export.int8.gate import Gate, GateError
+from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.options import ExportOptions
-from stpm.export.quantization_images import quantization_choices
-from stpm.export.quantize import quantize
-from stpm.export.tensorrt import check_scoring_types
+from stpm.export.precision import check_scoring_types
 from stpm.runtime.backends import (
     ENGINES,
     Outputs,

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 from onnx import TensorProto
 
+from stpm.export.precision import check_network_types, check_scoring_types
 from stpm.runtime.backends import BuiltEngine
 from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt_library import load_library
-from stpm.runtime.errors import BackendError, ParityError
+from stpm.runtime.errors import BackendError
 from stpm.runtime.gpu import gpu_count
-from stpm.runtime.precision import (
-    NETWORK_TYPES,
-    foreign_network_layers,
-    reduced_scoring_layers,
-)
-
-NAMED_LAYERS = 3
-"""Layers that an error names of those that it counts."""
 
 
 def build_engine(
@@ -69,48 +60,3 @@ def check_signed(engine: str, model: bytes) -> None:
                 f"{engine} quantises to signed integers alone, and node {node.name} to uint8; "
                 "export in another precision for this engine."
             )
-
-
-def check_scoring_types(engine: str, types: dict[str, str]) -> None:
-    """Refuse a scoring part that is not FP32.
-
-    Args:
-        engine: how an error names it.
-        types: each layer's type by its name in the graph.
-
-    Raises:
-        ParityError: with the names of the layers.
-    """
-    reduced = reduced_scoring_layers(types)
-    if reduced:
-        raise ParityError(
-            f"{engine} computes {_some(reduced)} of the scoring part in reduced precision, "
-            "expected FP32; export in FP32 or choose another engine."
-        )
-
-
-def check_network_types(engine: str, types: dict[str, str], precision: str) -> None:
-    """Refuse teacher and student in another precision than asked for.
-
-    Engines of the processor may compute in FP32 what their hardware has no arithmetic for.
-
-    Args:
-        engine: how an error names it.
-        types: each layer's type by its name in the graph.
-        precision: of teacher and student.
-
-    Raises:
-        ParityError: with the names of the layers.
-    """
-    foreign = foreign_network_layers(types, precision)
-    if foreign:
-        raise ParityError(
-            f"{engine} computes {_some(foreign)} of teacher and student in "
-            f"{types[foreign[0]]}, expected {NETWORK_TYPES[precision]}; choose another engine or "
-            "precision."
-        )
-
-
-def _some(layers: Sequence[str]) -> str:
-    names = ", ".join(layers[:NAMED_LAYERS])
-    return f"{len(layers)} layers ({names}{', ...' if len(layers) > NAMED_LAYERS else ''})"

@@ -63,15 +63,15 @@ class Detector:
         Args:
             bundle: the folder NAME.stpm, or one opened before.
             engine: a key of `stpm.runtime.backends.ENGINES`; None takes the fastest one that is
-                installed and was verified at export.
+                installed and that the bundle names. Whether it also ran at export stands in the
+                manifest (`verified`); either way it has to reproduce the golden images here.
             threads: processor threads of one run; 0 leaves the choice to the engine.
             rebuild: whether an engine in the bundle that does not fit this machine may be built
                 again from the graph and kept in the user's cache folder.
 
         Raises:
             BundleError: the bundle is malformed or altered.
-            BackendError: no engine that the bundle was verified with is installed, or it cannot
-                run here.
+            BackendError: no engine that the bundle names is installed, or it cannot run here.
             ParityError: on this machine the engine does not reproduce the golden images.
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
@@ -198,20 +198,20 @@ class Detector:
         ]
 
     def _fastest_engine(self) -> str:
-        verified = self.bundle.manifest.engines
+        named = self.bundle.manifest.engines
         for name in installed_engines():
-            if name in verified:
+            if name in named:
                 return name
-        known = [ENGINES[name] for name in verified if name in ENGINES]
+        known = [ENGINES[name] for name in named if name in ENGINES]
         if known and all(spec.needs_gpu for spec in known) and not gpu_count():
             raise BackendError(
-                f"{self.bundle.path}: holds only engines for NVIDIA GPUs ({', '.join(verified)}), "
+                f"{self.bundle.path}: holds only engines for NVIDIA GPUs ({', '.join(named)}), "
                 "and there is no GPU here; run it where one is, or export again with --engine "
                 "onnxruntime."
             )
         wanted = " or ".join(spec.install for spec in known)
         raise BackendError(
-            f"{self.bundle.path}: verified with {', '.join(verified) or 'no engine'}, of which "
+            f"{self.bundle.path}: made for {', '.join(named) or 'no engine'}, of which "
             f"none is installed; run {wanted or 'stpm-export again'}."
         )
 

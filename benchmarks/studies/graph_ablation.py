@@ -20,8 +20,8 @@ from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.low_precision import graph_engine
 from stpm.export.graph import DeploymentGraph
-from stpm.export.quantization_images import quantization_choices
-from stpm.export.quantize import (
+from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.quantize import (
     Choice,
     Grid,
     QuantizedConv,

@@ -21,11 +21,11 @@ from scipy.stats import spearmanr
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.export.engines import engine_scorer
-from stpm.export.gate import LARGEST_LOSS, METRICS
 from stpm.export.graph import DeploymentGraph
+from stpm.export.int8.gate import LARGEST_LOSS, METRICS
+from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.quantization_images import quantization_choices
-from stpm.export.quantize import quantize
 from stpm.runtime.backends import Engine, Outputs, open_engine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.console import command, progress, say

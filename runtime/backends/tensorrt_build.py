@@ -14,7 +14,7 @@ from stpm.runtime.errors import BackendError
 AUXILIARY_STREAMS = 1
 """Besides the main one: teacher and student do not depend on each other."""
 TYPE_NAMES = {"FLOAT": "f32", "HALF": "f16", "BF16": "bf16", "INT8": "i8"}
-"""As `stpm.runtime.precision` names them; others keep the library's name in small letters."""
+"""As `stpm.export.precision` names them; others keep the library's name in small letters."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 
 from stpm.export import pipeline
 from stpm.export.graph import DeploymentGraph
+from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.quantize import quantize
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import read_images
 from stpm.train.methods import Network

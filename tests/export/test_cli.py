@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stpm.export import gate
+from stpm.export.int8 import gate
 from stpm.export.cli import main, parse_batch
 from stpm.runtime import Bundle, Detector, backends
 from stpm.train.checkpoint import load_checkpoint

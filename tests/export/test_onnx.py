@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from stpm.export.onnx import OPSETS, opset
-from stpm.runtime.precision import FP32_PREFIX, NETWORK_PREFIXES
+from stpm.export.precision import FP32_PREFIX, NETWORK_PREFIXES
 
 ExportOnnx = Callable[..., Path]
 WEIGHTS = {

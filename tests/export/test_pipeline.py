@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from real_data import REAL_DATA, needs_real_data
 
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle, golden_count
+from stpm.export.precision import reduced_scoring_layers
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
 from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine
 from stpm.runtime.bundle import InputContract
 from stpm.runtime.detector import run_in_batches
 from stpm.runtime.parity import TOLERANCES, compare
-from stpm.runtime.precision import reduced_scoring_layers
 from stpm.runtime.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images
@@ -27,7 +28,6 @@ from stpm.train.methods import Network, config_from_dict
 
 ExportOnnx = Callable[..., Path]
 Networks = Callable[[str], Network]
-SHARED = Path(__file__).parents[2].parent / "shared"
 
 
 def export(
@@ -251,14 +251,14 @@ def test_a_graph_that_resizes_takes_the_cameras_size_alone(
         inside(np.zeros((64, 64, 3), np.uint8))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real checkpoints are not on this machine")
+@needs_real_data
 def test_a_real_student_keeps_its_scores(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(
-        SHARED / "checkpoints/bottle_authors.pth.tar",
-        SHARED / "weights/resnet18_imagenet_layer3.safetensors",
+        REAL_DATA / "checkpoints/bottle_authors.pth.tar",
+        REAL_DATA / "weights/resnet18_imagenet_layer3.safetensors",
     )
-    images = sorted(SHARED.glob("data/mvtec/bottle/test/*/000.png"))
-    images += sorted(SHARED.glob("data/mvtec/bottle/test/good/01*.png"))[:3]
+    images = sorted(REAL_DATA.glob("data/mvtec/bottle/test/*/000.png"))
+    images += sorted(REAL_DATA.glob("data/mvtec/bottle/test/good/01*.png"))[:3]
     results = {}
     for precision, tolerance in (("fp32", 1e-4), ("fp16", 1e-2)):
         out = tmp_path / f"{precision}.stpm"

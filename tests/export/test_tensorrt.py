@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from stpm.export.cli import main
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
-from stpm.export.tensorrt import build_engine, check_network_types, check_scoring_types
+from stpm.export.precision import check_network_types, check_scoring_types
+from stpm.export.tensorrt import build_engine
 from stpm.runtime import BackendError, Bundle, Detector, ParityError, load_image
 from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt_library import load_library

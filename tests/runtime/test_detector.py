@@ -206,7 +206,7 @@ def test_a_bundle_for_gpus_says_that_there_is_none(
 
 def test_bundle_without_engines(copied: Path) -> None:
     rewrite(copied, engines={})
-    with pytest.raises(BackendError, match="verified with no engine"):
+    with pytest.raises(BackendError, match="made for no engine"):
         Detector(copied)
 
 

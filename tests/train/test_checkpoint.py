@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from real_data import REAL_DATA, needs_real_data
 from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
@@ -20,10 +21,6 @@ from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 LAYERS = {"conv1": "model.0", "bn1": "model.1"} | {f"layer{i}": f"model.{i + 3}" for i in (1, 2, 3)}
-SHARED = Path(__file__).parents[2].parent / "shared"
-needs_real_files = pytest.mark.skipif(
-    not (SHARED / "checkpoints").is_dir(), reason="the trained checkpoints are not here"
-)
 
 
 def random_state(seed: int, levels: tuple[str, ...] = ModelConfig.levels) -> StateDict:
@@ -352,14 +349,14 @@ def test_refuses_to_adopt_half_a_student(teacher_file: Path, tmp_path: Path, nam
     assert f"{name} (student): lacks 1 of 75 tensors (first: layer2.0.bn1.weight)" in text
 
 
-@needs_real_files
+@needs_real_data
 def test_the_same_real_student_in_both_formats_gives_one_map() -> None:
-    weights = SHARED / "weights/resnet18_imagenet_layer3.safetensors"
-    authors = load_checkpoint(SHARED / "checkpoints/bottle_authors.pth.tar", weights)
-    anomalib = load_checkpoint(SHARED / "checkpoints/bottle_anomalib.ckpt")
+    weights = REAL_DATA / "weights/resnet18_imagenet_layer3.safetensors"
+    authors = load_checkpoint(REAL_DATA / "checkpoints/bottle_authors.pth.tar", weights)
+    anomalib = load_checkpoint(REAL_DATA / "checkpoints/bottle_anomalib.ckpt")
     assert_same(authors.student, anomalib.student)
     assert authors.teacher_id["sha256"] == anomalib.teacher_id["sha256"]
-    category = SHARED / "data/mvtec/bottle/test"
+    category = REAL_DATA / "data/mvtec/bottle/test"
     good, broken = (load_image(category / kind / "000.png") for kind in ("good", "broken_large"))
     anomaly_map = map_of(authors.model(), broken)
     assert torch.equal(anomaly_map, map_of(anomalib.model(), broken))

@@ -58,7 +58,7 @@ typedef enum stpm_status {
 
 typedef struct stpm_options {
     size_t struct_size; /* sizeof(stpm_options) */
-    const char *engine; /* NULL: the first of this build that the bundle was verified with */
+    const char *engine; /* NULL: the first of this build that the bundle names */
     int32_t threads;    /* processor threads of one run; 0 leaves the choice to the engine */
     int32_t queue;      /* images between stpm_submit and stpm_wait, 1 to 1024; 0 means 8 */
 } stpm_options;

@@ -95,7 +95,7 @@ std::string Detector::choose(const std::string &engine) const {
         throw Error(STPM_ERROR_ENGINE, "got engine '" + engine + "', expected one of this build: " +
                                            built + "; choose one, or build libstpm with it.");
     }
-    throw Error(STPM_ERROR_ENGINE, bundle_.path() + ": verified with " +
+    throw Error(STPM_ERROR_ENGINE, bundle_.path() + ": made for " +
                                        (verified.empty() ? "no engine" : verified) +
                                        ", but this libstpm was built with " + built +
                                        "; export again, or build libstpm with it.");

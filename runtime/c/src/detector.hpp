@@ -19,7 +19,7 @@ namespace stpm::core {
 class Detector {
   public:
     // Opens and checks the bundle, loads the engine and replays the golden images.
-    // `engine` empty: the first of this build that the bundle was verified with.
+    // `engine` empty: the first of this build that the bundle names.
     Detector(const std::string &path, const std::string &engine, int threads);
 
     const Manifest &manifest() const { return bundle_.manifest(); }

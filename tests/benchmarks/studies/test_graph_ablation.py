@@ -13,8 +13,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from stpm.benchmarks.studies.graph_ablation import AS_EXPORTED, CHANGES, main
-from stpm.export import quantize
-from stpm.export.quantize import QuantizedConv, TwoTermConv
+from stpm.export.int8 import quantize
+from stpm.export.int8.quantize import QuantizedConv, TwoTermConv
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import read_images
 

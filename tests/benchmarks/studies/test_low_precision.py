@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stpm.benchmarks.studies.low_precision import Agreement, main
-from stpm.export import quantization_images
+from stpm.export.int8 import images as quantization_images
 
 FIGURES = {"image_auroc": 0.9, "pixel_auroc": None, "aupro": 0.8}
 GOOD = Agreement("fp16", 4, 1.0, 0.004, 0.003, FIGURES, FIGURES)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stpm.export import distil
-from stpm.export.quantize import QuantizedConv
+from stpm.export.int8 import distil
+from stpm.export.int8.quantize import QuantizedConv
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import read_images
 from stpm.train.methods import Network

@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stpm.export import gate, pipeline, quantization_images
-from stpm.export.gate import LARGEST_LOSS, Gate, GateError
+from stpm.export import pipeline
+from stpm.export.int8 import gate
+from stpm.export.int8 import images as quantization_images
+from stpm.export.int8.gate import LARGEST_LOSS, Gate, GateError
+from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
-from stpm.export.quantization_images import quantization_choices
-from stpm.export.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.weights import fold_batch_norm
 from stpm.runtime import Bundle, ExportError, ParityError
 from stpm.runtime.backends import Outputs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from stpm.runtime.errors import ParityError
 
 NETWORK_PREFIXES = ("teacher/", "student/")
 """Begin the names of the nodes inside them."""
@@ -10,6 +12,8 @@ FP32_PREFIX = "fp32/"
 """Begins the names of all other nodes, the scoring part."""
 NETWORK_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}
 """Types of teacher and student as engines name them, by precision."""
+NAMED_LAYERS = 3
+"""Layers that an error names of those that it counts."""
 
 
 def reduced_scoring_layers(precisions: Mapping[str, str]) -> list[str]:
@@ -44,3 +48,48 @@ def _is_scoring(names: list[str]) -> bool:
     """Whether a layer fused of these nodes, some of them the engine's own, is to be in FP32."""
     exempt = any(name.startswith(NETWORK_PREFIXES) or "_to_copy" in name for name in names)
     return not exempt and any(name.startswith(FP32_PREFIX) for name in names)
+
+
+def check_scoring_types(engine: str, types: dict[str, str]) -> None:
+    """Refuse a scoring part that is not FP32.
+
+    Args:
+        engine: how an error names it.
+        types: each layer's type by its name in the graph.
+
+    Raises:
+        ParityError: with the names of the layers.
+    """
+    reduced = reduced_scoring_layers(types)
+    if reduced:
+        raise ParityError(
+            f"{engine} computes {_some(reduced)} of the scoring part in reduced precision, "
+            "expected FP32; export in FP32 or choose another engine."
+        )
+
+
+def check_network_types(engine: str, types: dict[str, str], precision: str) -> None:
+    """Refuse teacher and student in another precision than asked for.
+
+    Engines of the processor may compute in FP32 what their hardware has no arithmetic for.
+
+    Args:
+        engine: how an error names it.
+        types: each layer's type by its name in the graph.
+        precision: of teacher and student.
+
+    Raises:
+        ParityError: with the names of the layers.
+    """
+    foreign = foreign_network_layers(types, precision)
+    if foreign:
+        raise ParityError(
+            f"{engine} computes {_some(foreign)} of teacher and student in "
+            f"{types[foreign[0]]}, expected {NETWORK_TYPES[precision]}; choose another engine or "
+            "precision."
+        )
+
+
+def _some(layers: Sequence[str]) -> str:
+    names = ", ".join(layers[:NAMED_LAYERS])
+    return f"{len(layers)} layers ({names}{', ...' if len(layers) > NAMED_LAYERS else ''})"

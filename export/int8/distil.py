@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stpm.export.quantize import QuantizedConv, QuantizedStem
+from stpm.export.int8.quantize import QuantizedConv, QuantizedStem
 from stpm.train.methods import Network
 from stpm.train.methods.stpm.network import matching_loss
 

@@ -1,0 +1,1 @@
+"""INT8: convolutions quantised without training, fine-tuned where asked for, behind a gate."""
