@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stpm.export.int8 import gate
 from stpm.export.cli import main, parse_batch
+from stpm.export.int8 import gate
 from stpm.runtime import Bundle, Detector, backends
 from stpm.train.checkpoint import load_checkpoint
 
