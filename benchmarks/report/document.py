@@ -41,6 +41,8 @@ from stpm.benchmarks.report.verdict_speed import key_figures as speed_key_figure
 from stpm.benchmarks.report.verdict_speed import speed_findings
 from stpm.runtime.errors import DataError
 
+STYLES = ("page", "verdict", "tables", "figures", "narrow_and_print")
+"""Parts of the page's style, in their order: later ones may refine earlier ones."""
 SIZE_LIMIT = 3_000_000
 """Bytes of a page."""
 CAPTIONS = 100_000
@@ -169,7 +171,8 @@ def page(report: Report, pictures: Sequence[tuple[str, Sequence[Entry]]]) -> str
         pictures: (category, entries) pairs for the gallery.
     """
     template = _environment(autoescape=True).get_template("report.html.j2")
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    style = "\n".join(_asset(f"style/{name}.css") for name in STYLES)
+    script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {"style": Markup(style), "script": Markup(script), "script_hash": digest}
     bare = template.render(report=report, **values)

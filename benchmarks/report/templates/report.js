@@ -2,7 +2,7 @@
 "use strict";
 
 const SMALLEST_FILTERED = 6;
-const FIRST_SHOWN = 6; // as many as report.css shows of a table that is short
+const FIRST_SHOWN = 6; // as many as style/tables.css shows of a table that is short
 const NEXT = { none: "ascending", ascending: "descending", descending: "none" };
 const news = document.getElementById("news");
 
