@@ -201,7 +201,8 @@ def _settings(pairs: list[str]) -> dict[str, str]:
 
 def _source_name(data: Path | None, category: str | None, good: Path | None) -> str:
     if good is not None and data is None and category is None:
-        return good.resolve().name
+        # A link is named as its user named it.
+        return good.name if good.name not in ("", "..") else good.resolve().name
     if good is None and data is not None and category is not None:
         return category
     raise typer.BadParameter("give either --good DIR, or --data ROOT with --category NAME.")

@@ -132,6 +132,15 @@ def test_the_checkpoint_is_named_after_the_images(
     assert sorted(p.name for p in Path().iterdir()) == [f"{name}.log.jsonl", f"{name}.pt"]
 
 
+def test_a_link_gives_its_own_name(
+    good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("bottle").symlink_to(good)
+    assert succeed("--good", "bottle", *flags[2:], "--epochs", 1).stdout == "bottle.pt\n"
+
+
 def test_the_log_has_a_line_an_epoch(finished: tuple[Path, Result]) -> None:
     lines, training = log_of(finished[0]), load_checkpoint(finished[0]).training
     assert [line["epoch"] for line in lines] == [1, 2, 3]
