@@ -19,7 +19,7 @@ from stpm.benchmarks.measure.intervals import (
     pixel_intervals,
     quantile_interval,
 )
-from stpm.benchmarks.records.accuracy import AccuracyRecord
+from stpm.benchmarks.records.accuracy import METRICS, AccuracyRecord
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
 from stpm.runtime.backends import Outputs, installed_engines
@@ -41,8 +41,6 @@ from stpm.train.datasets import (
 from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
 from stpm.train.metrics import Metrics, labelled_regions, pro_curve
 
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "pro_rescaled")
-"""The names in `stpm.train.metrics.Metrics`, in the order of the tables."""
 CURVE_POINTS = 151
 """Points of the curve of per-region overlap between the false positive rates 0 and 0.30."""
 

@@ -6,6 +6,14 @@ from typing import Annotated, Literal, NotRequired, TypedDict
 
 from stpm.benchmarks.records.header import NOT_EMPTY, Header
 
+METRICS = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO",
+    "pro_rescaled": "rescaled PRO",
+}
+"""Titles by the names in `stpm.train.metrics.Metrics`."""
+
 Figures = dict[str, float | None]
 """By the names in `stpm.train.metrics.Metrics`; None where the test set does not give one."""
 Interval = tuple[float, float]

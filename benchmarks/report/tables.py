@@ -5,14 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-METRICS = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO",
-    "pro_rescaled": "rescaled PRO",
-}
-"""Titles by the names in `stpm.train.metrics.Metrics`."""
-
 NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
 LABEL_WIDTH = 16

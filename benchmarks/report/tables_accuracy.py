@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stpm.benchmarks.measure.detection import Share, detections
-from stpm.benchmarks.records.accuracy import AccuracyRecord, Interval, Row, Summary
+from stpm.benchmarks.records.accuracy import METRICS, AccuracyRecord, Interval, Row, Summary
 from stpm.benchmarks.records.paper import mean_figures, reference_figures
 from stpm.benchmarks.records.studies import AblationLine
-from stpm.benchmarks.report.tables import METRICS, Table
+from stpm.benchmarks.report.tables import Table
 
 
 def accuracy_tables(content: AccuracyRecord) -> list[Table]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.records.studies import (
     GraphAblationRecord,
     LibstpmRecord,
     LowPrecisionRecord,
     TrainingSpeedRecord,
 )
-from stpm.benchmarks.report.tables import METRICS, Table
+from stpm.benchmarks.report.tables import Table
 
 
 def low_precision_tables(content: LowPrecisionRecord) -> list[Table]:

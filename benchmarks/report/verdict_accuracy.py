@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from stpm.benchmarks.measure.detection import Detection, detections, is_good
-from stpm.benchmarks.records.accuracy import Row
+from stpm.benchmarks.records.accuracy import METRICS, Row
 from stpm.benchmarks.records.paper import reference_figures
 from stpm.benchmarks.records.result_file import Record
-from stpm.benchmarks.report.tables import METRICS
 from stpm.benchmarks.report.tables_accuracy import one_engine_each
 from stpm.benchmarks.report.verdict import Answer, Finding, KeyFigure, of_kind, worst
 

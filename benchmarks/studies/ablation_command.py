@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.benchmarks.report.tables import METRICS, Table, print_tables
+from stpm.benchmarks.records.accuracy import METRICS
+from stpm.benchmarks.report.tables import Table, print_tables
 from stpm.benchmarks.studies.ablation_cells import Axis, cells, check_names, paper_figures
 from stpm.runtime.console import known_errors, note, parse_size
 from stpm.runtime.errors import DataError, StpmError

@@ -22,7 +22,7 @@ from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.export.engines import engine_scorer
 from stpm.export.graph import DeploymentGraph
-from stpm.export.int8.gate import LARGEST_LOSS, METRICS
+from stpm.export.int8.gate import GATED, LARGEST_LOSS
 from stpm.export.int8.images import quantization_choices
 from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph
@@ -88,7 +88,7 @@ class Agreement:
             found.append(f"rank correlation {self.rank_correlation:.6f}")
         if not self.map_difference <= limits.map_difference:
             found.append(f"map difference {self.map_difference:.2%}")
-        for name in METRICS:
+        for name in GATED:
             full, reduced = self.fp32[name], self.reduced[name]
             if full is None or reduced is None:
                 continue

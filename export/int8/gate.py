@@ -17,7 +17,8 @@ LARGEST_LOSS = 0.003
 """Largest loss of image AUROC, pixel AUROC or AUPRO against FP32."""
 LARGEST_NOISE = 1.3
 """How many times higher the maps of good images may be in the mean than in FP32."""
-METRICS = ("image_auroc", "pixel_auroc", "aupro")
+GATED = ("image_auroc", "pixel_auroc", "aupro")
+"""The metrics that the gate holds."""
 
 
 class GateError(ParityError):
@@ -43,7 +44,7 @@ class Gate:
         good_map: mean of the maps of the good images.
         samples: labelled test images; may be empty.
         bit_depth: of the images; see `load_image`.
-        metrics: of `METRICS` on them, what there is.
+        metrics: of `GATED` on them, what there is.
     """
 
     good_map: float
@@ -108,5 +109,5 @@ def _metrics(scorer: Scorer, samples: Sequence[Sample], bit_depth: int) -> dict[
     if not samples:
         return {}
     overall = evaluate(scorer, samples, bit_depth=bit_depth).overall
-    found = {metric: getattr(overall, metric) for metric in METRICS}
+    found = {metric: getattr(overall, metric) for metric in GATED}
     return {metric: value for metric, value in found.items() if value is not None}

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stpm.benchmarks.cli import main
+from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.records.result_file import read_result
-from stpm.benchmarks.report.tables import METRICS
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
