@@ -23,7 +23,14 @@ from stpm.benchmarks.records.result_file import (
     write_whole,
 )
 from stpm.benchmarks.records.studies import AblationLine
-from stpm.benchmarks.report.chapters import Block, Chapter, ablation_block, blocks_of, chapters
+from stpm.benchmarks.report.chapters import (
+    TITLES,
+    Block,
+    Chapter,
+    ablation_block,
+    blocks_of,
+    chapters,
+)
 from stpm.benchmarks.report.gallery import Entry, Gallery, entries_of, galleries
 from stpm.benchmarks.report.provenance import provenance_tables
 from stpm.benchmarks.report.tables import Table
@@ -154,7 +161,8 @@ def _title(contents: Sequence[Record]) -> str:
     accuracies = of_kind(contents, "accuracy")
     names = [name for content in accuracies for name in content["categories"]]
     names = names or [name.split(".")[0] for content in contents for name in content["models"]]
-    return ", ".join(dict.fromkeys(names)) or "ablations"
+    kinds = [TITLES[content["kind"]] for content in contents]
+    return ", ".join(dict.fromkeys(names or kinds)) or TITLES["ablation"]
 
 
 def markdown(report: Report) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from typing import Literal
 
-from stpm.benchmarks.records.device import DeviceCase, DeviceRecord, Training
+from stpm.benchmarks.records.device import DeviceRecord, Training
 from stpm.benchmarks.report.tables import Table
 
-MODES = {"maps": "host to host, with maps", "scores": "host to host, scores alone", "device": ""}
-"""What a case's `mode` is; of those on the device, the GPU's own time stands beside it."""
+ROWS: tuple[tuple[str, Literal["seconds", "gpu_seconds"], str], ...] = (
+    ("device", "gpu_seconds", "the GPU alone"),
+    ("device", "seconds", "on the device, the caller's time"),
+    ("scores", "seconds", "host to host, scores alone"),
+    ("maps", "seconds", "host to host, with maps"),
+)
+"""A contender's rows: a case's `mode`, which of its times, and the row's name."""
 REASON_WIDTH = 100
 
 
@@ -46,29 +52,18 @@ def _times(content: DeviceRecord, size: int) -> Table:
     columns = tuple(f"batch {batch}" for batch in batches)
     table = Table(f"{size}x{size}, medians in ms", ("", *columns))
     for contender in dict.fromkeys(case["contender"] for case in cases):
-        of_contender = [case for case in cases if case["contender"] == contender]
-        for mode, words in MODES.items():
-            of_mode = {case["batch"]: case for case in of_contender if case["mode"] == mode}
-            names = (words,) if words else ("on the device, the caller's time", "the GPU alone")
-            keys = ("seconds", "gpu_seconds")[: len(names)]
-            for name, seconds in zip(names, (_seconds(of_mode, key) for key in keys), strict=True):
-                cells = [f"{seconds[b]:.4g}" if b in seconds else "" for b in batches]
-                if any(cells):
-                    table.add(f"{contender}\n{name}", *cells)
-    roofs = [roof for roof in content.get("roofline", []) if roof["size"] == size]
-    for roof in roofs:
-        least = roof["least_seconds"]
-        table.add("roofline", *(f"{least[str(b)] * 1e3:.4g}" for b in batches), published=True)
+        own = [case for case in cases if case["contender"] == contender]
+        for mode, key, words in ROWS:
+            timed = [case for case in own if case["mode"] == mode and case[key]]
+            medians = {case["batch"]: median(case[key]) * 1e3 for case in timed}
+            if medians:
+                cells = (f"{medians[b]:.4g}" if b in medians else "" for b in batches)
+                table.add(f"{contender}\n{words}", *cells)
+    for roof in content.get("roofline", []):
+        if roof["size"] == size:
+            least = roof["least_seconds"]
+            table.add("roofline", *(f"{least[str(b)] * 1e3:.4g}" for b in batches), published=True)
     return table
-
-
-def _seconds(cases: dict[int, DeviceCase], key: str) -> dict[int, float]:
-    """Return the medians in ms by batch, of those that were measured."""
-    times = {
-        batch: case["seconds"] if key == "seconds" else case["gpu_seconds"]
-        for batch, case in cases.items()
-    }
-    return {batch: median(found) * 1e3 for batch, found in times.items() if found}
 
 
 def _trainings(trainings: Sequence[Training]) -> Table:

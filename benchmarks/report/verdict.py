@@ -61,20 +61,23 @@ def of_kind(contents: Iterable[Record], kind: str) -> list[Any]:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """State the result: whether it ships, what stops it or asks for care, what was not measured."""
+    """State the result: whether it ships, what stops it or asks for care, what was not measured.
+
+    Args:
+        findings: the first decides; where it is not measured, nothing ships.
+    """
     by_answer = {answer: [f for f in findings if f.answer is answer] for answer in Answer}
     stops, doubts = by_answer[Answer.NO], by_answer[Answer.CARE]
     yes, missing = by_answer[Answer.YES], by_answer[Answer.OPEN]
-    if not (stops or doubts or yes):
-        return "Nothing was measured that decides whether it ships."
-    parts = [
-        f"Does not ship: no to {_asked(stops)}."
-        if stops
-        else f"Ships with care: see {_asked(doubts)}."
-        if doubts
-        else f"Ships: yes to all {len(yes)} questions."
-    ]
-    parts += [f"With care: {_asked(doubts)}."] if stops and doubts else []
+    care = [f"With care: {_asked(doubts)}."] if doubts else []
+    if stops:
+        parts = [f"Does not ship: no to {_asked(stops)}.", *care]
+    elif not findings or findings[0].answer is Answer.OPEN:
+        parts = ["Whether it ships was not measured.", *care]
+    elif doubts:
+        parts = [f"Ships, with care: {_asked(doubts)}."]
+    else:
+        parts = [f"Ships: yes to all {len(yes)} questions that were measured."]
     parts += [f"Not measured: {_asked(missing)}."] if missing else []
     return " ".join(parts)
 

@@ -252,11 +252,12 @@ def test_results_belong_together_by_hash_machine_and_code(
 @pytest.mark.parametrize(
     ("letters", "expected"),
     [
-        ("yy", "Ships: yes to all 2 questions."),
-        ("yco", "Ships with care: see \u201c1?\u201d. Not measured: \u201c2?\u201d."),
+        ("yy", "Ships: yes to all 2 questions that were measured."),
+        ("yco", "Ships, with care: \u201c1?\u201d. Not measured: \u201c2?\u201d."),
+        ("oy", "Whether it ships was not measured. Not measured: \u201c0?\u201d."),
+        ("ony", "Does not ship: no to \u201c1?\u201d. Not measured: \u201c0?\u201d."),
         ("ncyn", "Does not ship: no to \u201c0?\u201d, \u201c3?\u201d. With care: \u201c1?\u201d."),
-        ("oo", "Nothing was measured that decides whether it ships."),
-        ("", "Nothing was measured that decides whether it ships."),
+        ("", "Whether it ships was not measured."),
     ],
 )
 def test_the_summary_says_whether_it_ships(letters: str, expected: str) -> None:
