@@ -10,8 +10,8 @@ import typer
 
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.ablation_command import ablation
-from stpm.runtime.console import Version, known_errors, note, parse_size
 from stpm.runtime.errors import StpmError
+from stpm.runtime.output.console import Version, known_errors, note, parse_size
 
 if TYPE_CHECKING:
     from stpm.benchmarks.records.result_file import Record

@@ -12,8 +12,8 @@ import typer
 from PIL import Image
 from skimage import data
 
-from stpm.runtime.console import note, say
 from stpm.runtime.errors import DataError, StpmError
+from stpm.runtime.output.console import note, say
 
 Grey = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]

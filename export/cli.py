@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stpm.runtime.backends import ENGINES, installed_engines
-from stpm.runtime.bundle import MANIFEST, MAX_BATCH, MAX_SIDE
+from stpm.runtime.bundle.archive import MANIFEST, MAX_BATCH, MAX_SIDE
 from stpm.runtime.capabilities import processor_precisions
-from stpm.runtime.console import Version, command, note, parse_size, refuse_ignored, say
 from stpm.runtime.errors import ExportError
+from stpm.runtime.output.console import Version, command, note, parse_size, refuse_ignored, say
 
 if TYPE_CHECKING:
     from stpm.train.checkpoint import Checkpoint
@@ -143,7 +143,7 @@ def export(
 
     from stpm.export.options import ExportOptions
     from stpm.export.pipeline import export_bundle
-    from stpm.runtime.backends.tensorrt_build import BuildOptions
+    from stpm.runtime.backends.tensorrt.build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import find_category, list_images, open_category
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from stpm.runtime.backends import ENGINES, BuiltEngine, Engine, Outputs
-from stpm.runtime.bundle import EngineRecord
-from stpm.runtime.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.bundle.archive import EngineRecord
+from stpm.runtime.bundle.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.errors import ParityError
-from stpm.runtime.parity import TOLERANCES, compare
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
 

@@ -17,11 +17,11 @@ from stpm.runtime.backends import (
     installed_engines,
     open_engine,
 )
+from stpm.runtime.backends.gpu import gpu_count
 from stpm.runtime.backends.probe import check_in_child
-from stpm.runtime.bundle import InputContract
+from stpm.runtime.bundle.archive import InputContract
 from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError
-from stpm.runtime.gpu import gpu_count
 from stpm.train.evaluate import Scorer
 
 

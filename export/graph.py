@@ -69,8 +69,7 @@ class DeploymentGraph(nn.Module):
         Returns:
             anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,).
         """
-        x = self.prepare(images)
-        return self.score(*(self.model.get_submodule(name)(x) for name in self.model.networks))
+        return self.score(*self.model.features(self.prepare(images)))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Resize and normalise images to what the networks take, (N,3,h,w) in `dtype`."""
@@ -79,7 +78,7 @@ class DeploymentGraph(nn.Module):
         return normalised.to(self.dtype)
 
     def score(self, *features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Score what each of the model's `networks` gave; see `forward`."""
+        """Score the model's `features`; see `forward`."""
         return self.model.score(features, self.upsample)
 
 

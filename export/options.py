@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from stpm.runtime.backends.tensorrt_build import BuildOptions
-from stpm.runtime.preprocess import FULL_DEPTH
+from stpm.runtime.backends.tensorrt.build import BuildOptions
+from stpm.runtime.images.preprocess import FULL_DEPTH
 
 
 @dataclass(frozen=True)

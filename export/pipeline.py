@@ -28,7 +28,7 @@ from stpm.runtime.backends import (
     Outputs,
     check_engine,
 )
-from stpm.runtime.bundle import (
+from stpm.runtime.bundle.archive import (
     GOLDEN,
     MAX_GOLDEN_BYTES,
     MAX_SIDE,
@@ -41,17 +41,17 @@ from stpm.runtime.bundle import (
     golden_bytes,
     write_bundle,
 )
-from stpm.runtime.calibration import (
+from stpm.runtime.bundle.calibration import (
     check_image_count,
 )
-from stpm.runtime.console import progress
+from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.detector import fit_input
 from stpm.runtime.errors import ExportError
-from stpm.runtime.parity import TOLERANCES
+from stpm.runtime.output.console import progress
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import score_files, torch_scorer
-from stpm.train.methods import Network
+from stpm.train.methods import METHODS, Network, open_method
 
 MOST_CHOICES = 3
 """Choices of images that INT8 tries: near the gate's limits chance decides."""
@@ -252,10 +252,11 @@ def _check_sizes(camera_size: tuple[int, int] | None, network_size: tuple[int, i
 
 
 def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
-    if checkpoint.config.method != "stpm":
+    method = checkpoint.config.method
+    if not open_method(method).quantizes:
+        able = ", ".join(name for name in METHODS if open_method(name).quantizes)
         raise ExportError(
-            f"INT8 is for the method stpm alone, got {checkpoint.config.method}; export in another "
-            "precision."
+            f"INT8 is for the methods {able}, got {method}; export in another precision."
         )
     if not quantization:
         raise ExportError(

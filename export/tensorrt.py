@@ -7,10 +7,10 @@ from onnx import TensorProto
 
 from stpm.export.precision import check_network_types, check_scoring_types
 from stpm.runtime.backends import BuiltEngine
-from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
-from stpm.runtime.backends.tensorrt_library import load_library
+from stpm.runtime.backends.gpu import gpu_count
+from stpm.runtime.backends.tensorrt.build import BuildOptions, engine_from_onnx
+from stpm.runtime.backends.tensorrt.library import load_library
 from stpm.runtime.errors import BackendError
-from stpm.runtime.gpu import gpu_count
 
 
 def build_engine(

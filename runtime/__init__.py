@@ -1,7 +1,7 @@
 """Run a bundle: `Detector("bottle.stpm")(image)` gives a `Result`. Needs no torch."""
 
-from stpm.runtime.bundle import Bundle
-from stpm.runtime.calibration import Calibration
+from stpm.runtime.bundle.archive import Bundle
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import (
     BackendError,
@@ -12,8 +12,8 @@ from stpm.runtime.errors import (
     ParityError,
     StpmError,
 )
-from stpm.runtime.preprocess import load_image
-from stpm.runtime.result import Region, Result
+from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.output.result import Region, Result
 
 __all__ = [
     "BackendError",

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stpm.runtime.backends import ENGINES, EngineSpec, is_installed
+from stpm.runtime.backends.gpu import compute_capability, gpu_count
 from stpm.runtime.backends.probe import run_child
 from stpm.runtime.errors import BackendError
-from stpm.runtime.gpu import compute_capability, gpu_count
 
 OPEN_BUNDLE = """
 import sys

@@ -11,16 +11,16 @@ from typing import Annotated
 
 import typer
 
-from stpm.runtime.bundle import Bundle
+from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.capabilities import engine_states, tried_with
-from stpm.runtime.console import Version, command, note, say
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.listing import Found, counts, expand_glob, images_below, read_list
-from stpm.runtime.overlay import save_pictures
-from stpm.runtime.picture_names import picture_stems
-from stpm.runtime.preprocess import load_image
-from stpm.runtime.result import Result
+from stpm.runtime.images.listing import Found, counts, expand_glob, images_below, read_list
+from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.output.console import Version, command, note, say
+from stpm.runtime.output.overlay import save_pictures
+from stpm.runtime.output.picture_names import picture_stems
+from stpm.runtime.output.result import Result
 
 EXIT_ANOMALY = 3
 C_SOURCES = Path(__file__).parent / "c"

@@ -22,8 +22,10 @@ from stpm.runtime.backends import (
     installed_engines,
     open_engine,
 )
-from stpm.runtime.bundle import MODEL, Bundle, InputContract
-from stpm.runtime.calibration import Calibration
+from stpm.runtime.backends.gpu import gpu_count
+from stpm.runtime.bundle.archive import MODEL, Bundle, InputContract
+from stpm.runtime.bundle.calibration import Calibration
+from stpm.runtime.bundle.parity import compare
 from stpm.runtime.errors import (
     BackendError,
     BundleError,
@@ -32,10 +34,8 @@ from stpm.runtime.errors import (
     StpmError,
 )
 from stpm.runtime.forks import PerProcess, no_fork
-from stpm.runtime.gpu import gpu_count
-from stpm.runtime.parity import compare
-from stpm.runtime.preprocess import ImageSource, load_image, resize
-from stpm.runtime.result import Result
+from stpm.runtime.images.preprocess import ImageSource, load_image, resize
+from stpm.runtime.output.result import Result
 
 
 class Detector:

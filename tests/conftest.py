@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stpm.runtime.gpu import gpu_count
+from stpm.runtime.backends.gpu import gpu_count
 
 # Before torch is imported: on tiny images a second thread only gets in the way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -172,9 +172,12 @@ def checkpoint_path(
     return out
 
 
+SIZES = {"spade": SIZE, "rd": (64, 64), "stad": STAD_SIZE}
+
+
 def _trained(method: str, settings: dict[str, str], good: Path, teacher: Path, out: Path) -> Path:
-    config = configure(method, SIZE if method == "spade" else STAD_SIZE, settings)
-    share = 1.0 if method == "spade" else STAD_SHARE
+    config = configure(method, SIZES[method], settings)
+    share = STAD_SHARE if method == "stad" else 1.0
     options = replace(
         open_method(method).options, epochs=1, train_share=share, device="cpu", precision="fp32"
     )
@@ -196,6 +199,15 @@ def stad_path(
     settings = {"patch-sizes": "17", "students": "2", "teacher-steps": "2", "teacher-batch": "4"}
     out = tmp_path_factory.mktemp("stad") / "weave.pt"
     return _trained("stad", settings, data_root / "weave/train/good", teacher_file, out)
+
+
+@pytest.fixture(scope="session")
+def rd_path(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
+) -> Path:
+    """A bottleneck and decoder of one epoch."""
+    out = tmp_path_factory.mktemp("rd") / "weave.pt"
+    return _trained("rd", {}, data_root / "weave/train/good", teacher_file, out)
 
 
 @pytest.fixture(scope="session")

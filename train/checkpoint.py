@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.images.preprocess import FULL_DEPTH
 from stpm.runtime.partial import partial_path
-from stpm.runtime.preprocess import FULL_DEPTH
 from stpm.train.adopt import adopt, load_inert
 from stpm.train.backbones import StateDict, first_line, state_hash
 from stpm.train.methods import Config, Network, config_from_dict, open_method

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpm.runtime.bundle import MAX_SIDE
-from stpm.runtime.console import (
+from stpm.runtime.bundle.archive import MAX_SIDE
+from stpm.runtime.errors import DataError, StpmError
+from stpm.runtime.output.console import (
     Version,
     command,
     note,
@@ -22,7 +23,6 @@ from stpm.runtime.console import (
     refuse_ignored,
     say,
 )
-from stpm.runtime.errors import DataError, StpmError
 
 if TYPE_CHECKING:
     from stpm.train.methods import Config, TeacherSource

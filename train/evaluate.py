@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.console import note
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import FULL_DEPTH, resize
+from stpm.runtime.images.preprocess import FULL_DEPTH, resize
+from stpm.runtime.output.console import note
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
 from stpm.train.methods import Network
 from stpm.train.metrics import Metrics, evaluate_maps

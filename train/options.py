@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stpm.runtime.preprocess import FULL_DEPTH
+from stpm.runtime.images.preprocess import FULL_DEPTH
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -17,7 +17,9 @@ class FitOptions:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step; the last, smaller batch of an epoch is used.
-        learning_rate, momentum, weight_decay: constants of SGD.
+        learning_rate, momentum, weight_decay: of SGD.
+        cooldown: share of the steps, the last ones, over which the learning rate falls linearly
+            to 0; before them it is constant.
         held_out: share of the good images that choose the best epoch and are not trained on.
         train_share: share of the good images to use at all, chosen before any is held out.
         seed: fixes that choice, the split, the student's initial weights and the order of the
@@ -35,6 +37,7 @@ class FitOptions:
     learning_rate: float = 0.4
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    cooldown: float = 0.0
     held_out: float = 0.2
     train_share: float = 1.0
     seed: int = 0

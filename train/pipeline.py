@@ -29,7 +29,7 @@ from stpm.train.options import FitOptions
 from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
-    *("batch_size", "learning_rate", "momentum", "weight_decay"),
+    *("batch_size", "learning_rate", "momentum", "weight_decay", "cooldown"),
     *("held_out", "train_share", "seed", "bit_depth"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""

@@ -74,6 +74,31 @@ class OptimisedRunState(RunState):
         """Return the method's optimiser of the student's parameters."""
         raise NotImplementedError
 
+    def constant_rate(self) -> Tensor | float:
+        """Return the learning rate for an optimiser: on a GPU a tensor there.
+
+        A captured step then reads it anew, and updates all weights in few launches.
+        """
+        rate = self.options.learning_rate
+        return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
+
+    def cool_down(self, share_done: float) -> None:
+        """Set the learning rate of the next step.
+
+        Args:
+            share_done: of this epoch's steps.
+        """
+        options = self.options
+        share_left = 1 - (self.epoch + share_done) / options.epochs
+        rate = options.learning_rate
+        if share_left < options.cooldown:
+            rate *= share_left / options.cooldown
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # which a captured step reads anew
+            else:
+                group["lr"] = rate
+
     def resume_state(self) -> dict[str, Any]:
         """Return a copy of what continuing with the same weights needs, bit for bit."""
         kept = {

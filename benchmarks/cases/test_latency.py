@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from stpm.benchmarks.measure.latency import SCENARIOS, Case, open_workloads
 from stpm.runtime.backends import installed_engines
-from stpm.runtime.bundle import Bundle
+from stpm.runtime.bundle.archive import Bundle
 
 
 @pytest.mark.parametrize("engine", installed_engines())

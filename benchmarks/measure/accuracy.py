@@ -23,12 +23,12 @@ from stpm.benchmarks.records.accuracy import METRICS, AccuracyRecord
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
 from stpm.runtime.backends import Outputs, installed_engines
-from stpm.runtime.bundle import Bundle
-from stpm.runtime.calibration import Calibration
-from stpm.runtime.console import note, progress
+from stpm.runtime.bundle.archive import Bundle
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.detector import Detector
-from stpm.runtime.overlay import side_by_side
-from stpm.runtime.preprocess import FULL_DEPTH
+from stpm.runtime.images.preprocess import FULL_DEPTH
+from stpm.runtime.output.console import note, progress
+from stpm.runtime.output.overlay import side_by_side
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import (
     GOOD,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from stpm.benchmarks.records.environment import environment
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError
-from stpm.runtime.preprocess import resize
+from stpm.runtime.images.preprocess import resize
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.methods import Network
 from stpm.train.methods.stpm.network import ModelConfig

@@ -51,7 +51,7 @@ def main(start: float) -> None:
     bundle, engine, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     marks = [start]
     from stpm.runtime.backends import open_engine
-    from stpm.runtime.bundle import MODEL, Bundle
+    from stpm.runtime.bundle.archive import MODEL, Bundle
     from stpm.runtime.detector import Detector
 
     marks.append(time.perf_counter())

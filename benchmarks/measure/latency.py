@@ -22,11 +22,11 @@ from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
 from stpm.benchmarks.records.speed import LatencyRecord
 from stpm.runtime.backends import installed_engines
-from stpm.runtime.bundle import Bundle, InputContract
-from stpm.runtime.console import note, progress
+from stpm.runtime.bundle.archive import Bundle, InputContract
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.output.console import note, progress
 
 SCENARIOS = ("single_stream", "multi_stream", "offline")
 """As in MLPerf Inference: one query after another; queries of several images at once; everything

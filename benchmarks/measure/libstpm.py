@@ -19,10 +19,10 @@ import typer
 
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
-from stpm.runtime.bundle import Bundle
-from stpm.runtime.console import command, say
+from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.errors import BackendError
-from stpm.runtime.preprocess import resize
+from stpm.runtime.images.preprocess import resize
+from stpm.runtime.output.console import command, say
 
 PROGRAM = Path("build/c/ci/bench/stpm_bench")
 FRAME = (1024, 1024)

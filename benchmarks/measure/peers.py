@@ -21,10 +21,10 @@ from stpm.benchmarks.records.paper import latency_figures
 from stpm.benchmarks.records.result_file import checked
 from stpm.benchmarks.records.speed import PeersRecord
 from stpm.runtime.backends import Outputs, installed_engines
-from stpm.runtime.bundle import Bundle
-from stpm.runtime.console import note, progress
+from stpm.runtime.bundle.archive import Bundle
+from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.detector import Detector
-from stpm.runtime.parity import TOLERANCES, compare
+from stpm.runtime.output.console import note, progress
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_image, read_mask
 from stpm.train.evaluate import torch_scorer
@@ -45,7 +45,7 @@ class Agreement:
     Attributes:
         factor: median ratio of the reference's scores to these; others leave constants in or out.
         rank_correlation: Spearman's, of the scores.
-        map_difference, score_difference: see `stpm.runtime.parity.Parity`.
+        map_difference, score_difference: see `stpm.runtime.bundle.parity.Parity`.
     """
 
     factor: float

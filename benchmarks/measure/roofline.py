@@ -68,9 +68,7 @@ def cost_of(model: Network, size: tuple[int, int], bytes_a_value: int) -> Cost:
     handles: list[RemovableHandle] = [m.register_forward_hook(count) for m in convolutions]
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            x = torch.zeros(1, 3, *size)
-            for name in model.networks:
-                model.get_submodule(name)(x)
+            model.features(torch.zeros(1, 3, *size))
     finally:
         for handle in handles:
             handle.remove()

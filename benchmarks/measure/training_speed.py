@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
-from stpm.runtime.console import command, note, say
 from stpm.runtime.errors import ParityError
+from stpm.runtime.output.console import command, note, say
 from stpm.train.methods import TeacherSource, open_method
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
 from stpm.train.pipeline import read_source
 
@@ -35,7 +35,7 @@ LOSS_TOLERANCE = 0.02
 class PlainScript:
     """STPM's training in torch's own functions: cached targets, autocast, autograd."""
 
-    def __init__(self, model: Stpm, fit: Fit) -> None:
+    def __init__(self, model: Stpm, fit: StpmTrainer) -> None:
         """Copy a student and take the run's images and options.
 
         Args:
@@ -95,7 +95,7 @@ def _distances(targets: list[Tensor], features: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def epoch_flop(fit: Fit) -> int:
+def epoch_flop(fit: StpmTrainer) -> int:
     """Count an epoch's multiplications and additions: three passes a training image, one a held-out
     one.
     """
@@ -117,7 +117,7 @@ def matrix_rate(dtype: torch.dtype) -> float:
     return 2 * MATRIX_SIDE**3 / timer.blocked_autorange(min_run_time=1).median
 
 
-def measure(fit: Fit, model: Stpm, rounds: int) -> dict[str, Any]:
+def measure(fit: StpmTrainer, model: Stpm, rounds: int) -> dict[str, Any]:
     """Run epochs of stpm-train and of the plain script in turn.
 
     Raises:
@@ -175,7 +175,7 @@ def training_speed(
     assert isinstance(model, Stpm)
     train, held_out = (source.images[i] for i in (source.train_index, source.held_out_index))
     untouched = copy.deepcopy(model)
-    found = measure(Fit(model, train, held_out, options), untouched, rounds)
+    found = measure(StpmTrainer(model, train, held_out, options), untouched, rounds)
     if out is not None:
         write_result(out, header("training_speed", []) | found)
     say(

@@ -20,7 +20,7 @@ Interval = tuple[float, float]
 
 
 class Calibration(TypedDict):
-    """A bundle's thresholds, see `stpm.runtime.calibration.Calibration`."""
+    """A bundle's thresholds, see `stpm.runtime.bundle.calibration.Calibration`."""
 
     image_threshold: float
     pixel_threshold: float

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from msgspec import Meta
 
 from stpm.benchmarks.records.environment import Environment, environment
-from stpm.runtime.bundle import MODEL, Bundle
+from stpm.runtime.bundle.archive import MODEL, Bundle
 
 SCHEMA_VERSION = 1
 NOT_EMPTY = Meta(min_length=1)

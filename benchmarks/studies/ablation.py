@@ -19,8 +19,8 @@ from stpm.benchmarks.records.environment import environment
 from stpm.benchmarks.studies.ablation_cells import RANDOM, Axis, Cell
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
-from stpm.runtime.console import progress
 from stpm.runtime.errors import DataError
+from stpm.runtime.output.console import progress
 from stpm.train import pipeline, run_files
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import Checkpoint, load_checkpoint

@@ -12,8 +12,8 @@ import typer
 from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.report.tables import Table, print_tables
 from stpm.benchmarks.studies.ablation_cells import Axis, cells, check_names, paper_figures
-from stpm.runtime.console import known_errors, note, parse_size
 from stpm.runtime.errors import DataError, StpmError
+from stpm.runtime.output.console import known_errors, note, parse_size
 
 if TYPE_CHECKING:
     from stpm.benchmarks.studies.ablation import Run

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.preprocess import resize
+from stpm.runtime.images.preprocess import resize
 from stpm.train.evaluate import Scorer
 
 LATENT_SIZE = 128

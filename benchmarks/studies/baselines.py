@@ -14,7 +14,7 @@ from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
 from stpm.benchmarks.studies.autoencoders import autoencoder_scorer, train_autoencoder
 from stpm.benchmarks.studies.shallow import SHALLOW, shallow_scorer, training_vectors
-from stpm.runtime.console import progress
+from stpm.runtime.output.console import progress
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import find_category, open_category, read_images, take_share
 from stpm.train.evaluate import torch_scorer

@@ -30,8 +30,8 @@ from stpm.export.int8.quantize import (
     whole_range,
 )
 from stpm.runtime.backends import Engine, Outputs
-from stpm.runtime.console import command, progress, say
-from stpm.runtime.parity import compare
+from stpm.runtime.bundle.parity import compare
+from stpm.runtime.output.console import command, progress, say
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import find_category, open_category, read_images
 from stpm.train.methods import Network, Normalise

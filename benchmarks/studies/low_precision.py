@@ -27,10 +27,10 @@ from stpm.export.int8.images import quantization_choices
 from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph
 from stpm.runtime.backends import Engine, Outputs, open_engine
-from stpm.runtime.bundle import InputContract
-from stpm.runtime.console import command, progress, say
+from stpm.runtime.bundle.archive import InputContract
+from stpm.runtime.bundle.parity import compare
 from stpm.runtime.errors import ParityError
-from stpm.runtime.parity import compare
+from stpm.runtime.output.console import command, progress, say
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Category, Sample, find_category, open_category
 from stpm.train.evaluate import Scorer, evaluate

@@ -19,7 +19,7 @@ from sklearn.svm import OneClassSVM
 from torch import Tensor
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.preprocess import resize
+from stpm.runtime.images.preprocess import resize
 from stpm.train.evaluate import Scorer
 from stpm.train.methods import Network, interpolate_to
 from stpm.train.methods.spade import pixel_features

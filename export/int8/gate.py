@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import DataError, ParityError
-from stpm.runtime.preprocess import FULL_DEPTH
+from stpm.runtime.images.preprocess import FULL_DEPTH
 from stpm.train.datasets import Sample
 from stpm.train.evaluate import Scorer, evaluate, missing_kind, score_files, torch_scorer
 from stpm.train.methods import Network

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stpm.runtime.preprocess import FULL_DEPTH
+from stpm.runtime.images.preprocess import FULL_DEPTH
 from stpm.train.datasets import read_images
 
 QUANTIZATION_IMAGES = 32

@@ -194,7 +194,7 @@ class TwoTermConv(QuantizedConv):
 
 
 Choice = Callable[[str, int, nn.Conv2d, Tensor], QuantizedConv | None]
-"""Takes a convolution's name, how many come before it in its network, itself and its inputs;
+"""Takes a convolution's name, how many come before it after the image, itself and its inputs;
 returns what takes its place, None for FP32."""
 
 
@@ -225,16 +225,18 @@ def quantize(
         images: uint8 (N,H,W,3), good images of the network's input size.
         choose: what becomes of each convolution but the image's.
     """
-    quantized = copy.deepcopy(model)
-    normalise = quantized.normalise
+    exact = copy.deepcopy(model)
+    for name in exact.networks:
+        fold_batch_norm(exact.get_submodule(name))
+    quantized = copy.deepcopy(exact)
+    normalise = exact.normalise
     assert isinstance(normalise, Normalise)
     quantized.normalise = GreyLevels(
         normalise.mean, _image_padding(quantized.teacher), quantized.input_size
     )
+    count = 0
     for name in quantized.networks:
-        network = quantized.get_submodule(name)
-        fold_batch_norm(network)
-        _quantize_network(network, images, normalise, quantized.normalise, choose)
+        count += _quantize_network(name, count, exact, quantized, images, choose)
     return quantized.requires_grad_(False)
 
 
@@ -249,30 +251,34 @@ def _image_padding(network: nn.Module) -> Sequence[int]:
 
 
 def _quantize_network(
-    network: nn.Module,
-    images: Tensor,
-    normalise: Normalise,
-    grey_levels: GreyLevels,
-    choose: Choice,
-) -> None:
-    """Quantise a network of normalised images; then it takes grey levels.
+    name: str, number: int, exact: Network, quantized: Network, images: Tensor, choose: Choice
+) -> int:
+    """Quantise one of a model's networks in place; those before it are. Returns its convolutions.
 
     Args:
-        network: with batch norm folded in; changed in place.
+        name: the network's.
+        number: of the convolutions before it; begins anew at the image.
+        exact, quantized: the model in FP32 with batch norm folded in, and what becomes of it.
         images: uint8 (N,H,W,3), good ones.
-        normalise, grey_levels: make the network's inputs of images, before and after.
         choose: see `quantize`.
     """
-    levels = grey_levels(images)
+    normalise, network = exact.normalise, quantized.get_submodule(name)
+    assert isinstance(normalise, Normalise)
+    normalised, levels = normalise(images), quantized.normalise(images)
     replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}
 
-    def observe(name: str, conv: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
+    def observe(name: str, _: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
+        nonlocal number
         replacement: QuantizedConv | None
-        if not means:
-            replacement, inputs = QuantizedStem(conv, normalise), levels
+        own = network.get_submodule(name)
+        assert isinstance(own, nn.Conv2d)
+        if inputs is normalised:
+            number = 0
+            replacement, inputs = QuantizedStem(own, normalise), levels
         else:
-            replacement = choose(name, len(means), conv, inputs)
+            replacement = choose(name, number, own, inputs)
+        number += 1
         means[name] = outputs.mean(dim=(0, 2, 3))
         if replacement is not None:
             _compensate(replacement, torch.stack(replacement.input_terms(inputs)).sum(dim=0))
@@ -284,10 +290,11 @@ def _quantize_network(
         conv.bias += shift
         return outputs + shift.view(-1, 1, 1)
 
-    _run(network, normalise(images), observe)
-    for name, replacement in replacements.items():
-        network.set_submodule(name, replacement)
-    _run(network, levels, correct)
+    _run(exact, name, normalised, observe)
+    for target, replacement in replacements.items():
+        network.set_submodule(target, replacement)
+    _run(quantized, name, levels, correct)
+    return len(means)
 
 
 def _compensate(conv: QuantizedConv, inputs: Tensor) -> None:
@@ -333,17 +340,17 @@ def _round_block(weights: Tensor, scales: Tensor, factor: Tensor) -> Tensor:
     return lost
 
 
-def _run(network: nn.Module, x: Tensor, hook: ConvHook) -> None:
-    """Run a network, calling a hook after each convolution; see `ConvHook`."""
+def _run(model: Network, network: str, x: Tensor, hook: ConvHook) -> None:
+    """Run a model, calling a hook after each convolution of one network; see `ConvHook`."""
     handles = [
         conv.register_forward_hook(
             lambda conv, args, outputs, name=name: hook(name, conv, args[0], outputs)
         )
-        for name, conv in network.named_modules()
+        for name, conv in model.get_submodule(network).named_modules()
         if isinstance(conv, nn.Conv2d)
     ]
     try:
-        network(x)
+        model.features(x)
     finally:
         for handle in handles:
             handle.remove()

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.backends.gpu import gpu_count
 from stpm.runtime.errors import BackendError
-from stpm.runtime.gpu import gpu_count
 
 # Recent ONNX Runtimes report their use to Microsoft, from threads that start on import and that a
 # forked child waits for without end when it exits.
@@ -103,7 +103,7 @@ class EngineSpec:
 
     Attributes:
         library: its library's import name.
-        module: its file or folder here.
+        module: its module here, from this room on.
         install: the command that installs it.
         needs_gpu: whether it runs on an NVIDIA GPU only.
         distribution: name in the package index, where the import name does not tell it apart.
@@ -123,14 +123,14 @@ class EngineSpec:
 ENGINES = {
     "tensorrt": EngineSpec(
         "tensorrt",
-        "tensorrt",
+        "tensorrt.engine",
         "pip install 'stpm[tensorrt]'",
         needs_gpu=True,
         file="tensorrt.engine",
     ),
     "tensorrt-rtx": EngineSpec(
         "tensorrt_rtx",
-        "tensorrt",
+        "tensorrt.engine",
         "pip install 'stpm[tensorrt-rtx]'",
         needs_gpu=True,
         file="tensorrt-rtx.engine",

@@ -12,10 +12,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import EngineSource, Outputs
+from stpm.runtime.backends.cache import cache_folder
 from stpm.runtime.backends.onnxruntime_cpu import ERRORS_ONLY
-from stpm.runtime.cache import cache_folder
+from stpm.runtime.backends.pool import Pool
 from stpm.runtime.errors import BackendError
-from stpm.runtime.pool import Pool
 
 OUTPUTS = ("anomaly_map", "pred_score")
 LIBRARIES = {

@@ -11,8 +11,8 @@ import openvino.properties.hint as hints
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import EngineSource, Outputs
+from stpm.runtime.backends.pool import Pool
 from stpm.runtime.errors import BackendError
-from stpm.runtime.pool import Pool
 
 
 class OpenVinoEngine:

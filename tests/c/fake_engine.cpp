@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "engine.hpp"
+#include "engines/engine.hpp"
 
 std::atomic<Fault> fault{Fault::none};
 std::atomic<int> delay_ms{0};

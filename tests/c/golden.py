@@ -25,7 +25,7 @@ from PIL import Image
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
 from stpm.runtime import Detector
-from stpm.runtime.bundle import (
+from stpm.runtime.bundle.archive import (
     GOLDEN,
     MANIFEST,
     MODEL,
@@ -36,8 +36,8 @@ from stpm.runtime.bundle import (
     write_bundle,
 )
 from stpm.runtime.errors import BundleError
-from stpm.runtime.preprocess import load_image, resize
-from stpm.runtime.result import Result
+from stpm.runtime.images.preprocess import load_image, resize
+from stpm.runtime.output.result import Result
 from stpm.train.backbones import pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.methods.stpm.network import ModelConfig
@@ -54,12 +54,12 @@ VERDICTS = 400
 
 
 def python_tests() -> ModuleType:
-    """The tests of runtime/bundle.py in one name space, for their malformed bundles."""
+    """The tests of runtime/bundle/archive.py in one name space, for their malformed bundles."""
     tests = Path(__file__).parents[1]
     sys.path.insert(0, str(tests / "support"))
     merged = ModuleType("python_tests")
     for name in ("test_bundle", "test_bundle_golden", "test_bundle_damage"):
-        spec = importlib.util.spec_from_file_location(name, tests / "runtime" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, tests / "runtime/bundle" / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -1,5 +1,5 @@
 // What Python refuses is refused, what it accepts is accepted: test_bundle GOLDEN
-#include "bundle.hpp"
+#include "bundle/bundle.hpp"
 
 #include <iterator>
 

@@ -1,6 +1,6 @@
 // The resize, and 16 bits brought to 8, are Python's to the integer: test_resize GOLDEN
 #include "check.hpp"
-#include "resize.hpp"
+#include "image/resize.hpp"
 
 namespace {
 

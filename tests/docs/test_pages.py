@@ -13,7 +13,7 @@ import pytest
 import typer
 from PIL import Image
 
-from stpm.runtime.bundle import Bundle
+from stpm.runtime.bundle.archive import Bundle
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from stpm.export.cli import main as export
 from stpm.runtime import Bundle, DataError, Detector
-from stpm.runtime.bundle import InputContract
-from stpm.runtime.preprocess import load_image
+from stpm.runtime.bundle.archive import InputContract
+from stpm.runtime.images.preprocess import load_image
 from stpm.train.checkpoint import load_checkpoint
 
 SIZE = (64, 64)

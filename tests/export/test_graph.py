@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 from stpm.export.graph import DTYPES, DeploymentGraph, fold_batch_norm, round_weights
-from stpm.runtime.parity import TOLERANCES, Parity, compare
-from stpm.runtime.preprocess import resize
+from stpm.runtime.bundle.parity import TOLERANCES, Parity, compare
+from stpm.runtime.images.preprocess import resize
 from stpm.train.backbones import BACKBONES, LEVELS, pyramid, state_hash
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 

@@ -18,7 +18,7 @@ from stpm.export.resample import (
     bilinear_matrix,
     blocks_of,
 )
-from stpm.runtime.preprocess import resize
+from stpm.runtime.images.preprocess import resize
 
 Size = tuple[int, int]
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))

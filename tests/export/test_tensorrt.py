@@ -20,9 +20,9 @@ from stpm.export.onnx import onnx_from_graph
 from stpm.export.precision import check_network_types, check_scoring_types
 from stpm.export.tensorrt import build_engine
 from stpm.runtime import BackendError, Bundle, Detector, ParityError, load_image
-from stpm.runtime.backends.tensorrt_build import BuildOptions, engine_from_onnx
-from stpm.runtime.backends.tensorrt_library import load_library
-from stpm.runtime.gpu import gpu_count
+from stpm.runtime.backends.gpu import gpu_count
+from stpm.runtime.backends.tensorrt.build import BuildOptions, engine_from_onnx
+from stpm.runtime.backends.tensorrt.library import load_library
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.methods.stpm import network as method

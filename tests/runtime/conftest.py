@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bundles import FILES, WISHED
 
-from stpm.runtime.bundle import MODEL, write_bundle
+from stpm.runtime.bundle.archive import MODEL, write_bundle
 
 
 @pytest.fixture

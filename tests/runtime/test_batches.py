@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.bundle import InputContract
+from stpm.runtime.bundle.archive import InputContract
 from stpm.runtime.detector import run_in_batches
 from stpm.runtime.errors import BackendError, DataError
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from stpm.export.cli import _note_imitation
 from stpm.runtime import Bundle, capabilities
 from stpm.runtime.backends import ENGINES, EngineSpec
-from stpm.runtime.bundle import golden_bytes, write_bundle
+from stpm.runtime.bundle.archive import golden_bytes, write_bundle
 from stpm.runtime.capabilities import engine_states, gpu_precisions, processor_precisions
 from stpm.runtime.cli import main
 

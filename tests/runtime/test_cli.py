@@ -16,11 +16,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stpm.runtime import cli
-from stpm.runtime.bundle import GOLDEN, MODEL, Bundle, write_bundle
+from stpm.runtime.bundle.archive import GOLDEN, MODEL, Bundle, write_bundle
 from stpm.runtime.cli import find_images, main
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import IMAGE_SUFFIXES
+from stpm.runtime.images.preprocess import IMAGE_SUFFIXES
 
 opened = functools.cache(Detector)
 KINDS = ("heatmap", "mask", "overlay")

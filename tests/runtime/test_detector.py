@@ -18,7 +18,7 @@ from PIL import Image
 
 from stpm.runtime import detector as detector_module
 from stpm.runtime.backends import ENGINES, installed_engines
-from stpm.runtime.bundle import (
+from stpm.runtime.bundle.archive import (
     GOLDEN,
     MANIFEST,
     MODEL,
@@ -30,8 +30,8 @@ from stpm.runtime.bundle import (
 )
 from stpm.runtime.detector import Detector, fit_input
 from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
-from stpm.runtime.preprocess import resize
-from stpm.runtime.result import Result
+from stpm.runtime.images.preprocess import resize
+from stpm.runtime.output.result import Result
 
 Images = NDArray[np.uint8]
 ON_ANY_GRAPH = [

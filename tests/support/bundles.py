@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.bundle import (
+from stpm.runtime.bundle.archive import (
     GOLDEN,
     MANIFEST,
     MODEL,
@@ -23,7 +23,7 @@ from stpm.runtime.bundle import (
     Manifest,
     golden_bytes,
 )
-from stpm.runtime.calibration import Calibration
+from stpm.runtime.bundle.calibration import Calibration
 
 REMOVED = object()
 RECORD = EngineRecord(

@@ -14,7 +14,7 @@ from stpm.train.checkpoint import Checkpoint
 from stpm.train.epochs import EpochRecord
 from stpm.train.methods import Trainer
 from stpm.train.methods.stpm.network import ModelConfig
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
 
 CONFIG = ModelConfig(input_size=(32, 32))
@@ -36,9 +36,9 @@ def begin(
     return fit, blank
 
 
-def start(data_root: Path, teacher_file: Path, options: FitOptions = OPTIONS) -> Fit:
+def start(data_root: Path, teacher_file: Path, options: FitOptions = OPTIONS) -> StpmTrainer:
     fit, _ = begin(data_root, teacher_file, options)
-    assert isinstance(fit, Fit)
+    assert isinstance(fit, StpmTrainer)
     return fit
 
 

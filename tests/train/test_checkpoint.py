@@ -15,7 +15,7 @@ from real_data import REAL_DATA, needs_real_data
 from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
-from stpm.runtime.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image
 from stpm.train.backbones import StateDict, load_teacher, pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.methods.stpm.network import ModelConfig, Stpm

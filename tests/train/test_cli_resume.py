@@ -20,7 +20,7 @@ from typer.testing import Result
 from stpm.train import run_files
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.epochs import EpochRecord
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 
 COMMAND = """
 import signal
@@ -185,9 +185,9 @@ def test_an_interruption_writes_the_last_whole_epoch(
     good: Path, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_files, "WRITE_EVERY_S", 1000.0)
-    run_epoch = Fit.run_epoch
+    run_epoch = StpmTrainer.run_epoch
 
-    def interrupted_in_the_fourth(fit: Fit, on_step: Callable[[int], None]) -> EpochRecord:
+    def interrupted_in_the_fourth(fit: StpmTrainer, on_step: Callable[[int], None]) -> EpochRecord:
         def stop(images: int) -> None:
             on_step(images)
             if fit.epoch == 3:
@@ -195,11 +195,11 @@ def test_an_interruption_writes_the_last_whole_epoch(
 
         return run_epoch(fit, stop)
 
-    monkeypatch.setattr(Fit, "run_epoch", interrupted_in_the_fourth)
+    monkeypatch.setattr(StpmTrainer, "run_epoch", interrupted_in_the_fourth)
     result = run("--good", good, *flags, "--epochs", 6)
     assert result.exit_code == 130
     assert "interrupted after epoch 3; " in result.stderr
-    monkeypatch.setattr(Fit, "run_epoch", run_epoch)
+    monkeypatch.setattr(StpmTrainer, "run_epoch", run_epoch)
     succeed("--good", good, *flags, "--epochs", 6, "--resume")
     succeed("--good", good, *flags, "--epochs", 6, "--out", tmp_path / "whole.pt")
     assert_same_students(tmp_path / "part.pt", tmp_path / "whole.pt")

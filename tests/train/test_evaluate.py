@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image
 from stpm.train import datasets
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_mask

@@ -11,9 +11,9 @@ import torch
 from fit_runs import OPTIONS, assert_same_runs, assert_same_states, epochs, start
 from torch import Tensor
 
-from stpm.runtime.gpu import gpu_count
+from stpm.runtime.backends.gpu import gpu_count
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
 from stpm.train.replay import WARM_UP_RUNS, Body, CudaGraphs, Recording, Replayed, unchanged
 
@@ -104,7 +104,7 @@ ON_GPU = replace(OPTIONS, device="cuda")
 PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "bf16"])
 
 
-def on_gpu(data_root: Path, teacher_file: Path, options: FitOptions) -> Fit:
+def on_gpu(data_root: Path, teacher_file: Path, options: FitOptions) -> StpmTrainer:
     fit = start(data_root, teacher_file, options)
     assert fit.train.is_resident == fit.held_out.is_resident == (options.cache_gb > 0)
     return fit

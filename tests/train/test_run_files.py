@@ -14,7 +14,7 @@ from fit_runs import OPTIONS, assert_same_runs, assert_same_states, begin, epoch
 from stpm.runtime.errors import CheckpointError
 from stpm.train import pipeline, run_files
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_resumed_run_remembers_its_best_student(
     with closing(epochs(data_root, teacher_file, out)) as run:
         next(run)
     best = load_checkpoint(out).student
-    monkeypatch.setattr(Fit, "_mean_held_out_map", lambda _: 9.0)
+    monkeypatch.setattr(StpmTrainer, "_mean_held_out_map", lambda _: 9.0)
     list(epochs(data_root, teacher_file, out, resume=True))
     after = load_checkpoint(out)
     assert (after.training["best_epoch"], after.training["epochs_done"]) == (1, 3)

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from stpm.runtime.console import note
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.output.console import note
 from stpm.train.adopt.inert import load_inert
 from stpm.train.adopt.recipe import Recipe, plain, recipe_of
 from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid, state_hash

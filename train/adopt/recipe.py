@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stpm.runtime.console import note
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.output.console import note
 from stpm.train.adopt.inert import Inert
 
 FULL_SCALE = 255.0

@@ -1,6 +1,6 @@
 """Data sets on disk, one file a layout; `open_category` finds out which one a folder holds."""
 
-from stpm.runtime.listing import list_images
+from stpm.runtime.images.listing import list_images
 from stpm.train.datasets.images import (
     data_hash,
     image_exists,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.listing import folders_in, list_images
+from stpm.runtime.images.listing import folders_in, list_images
 from stpm.train.datasets.samples import GOOD, GOOD_FOLDERS, Sample
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.listing import folders_in, list_images
+from stpm.runtime.images.listing import folders_in, list_images
 from stpm.train.datasets.images import open_array
 from stpm.train.datasets.samples import ANOMALY, GOOD, Sample
 

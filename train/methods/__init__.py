@@ -42,6 +42,7 @@ __all__ = [
 
 METHODS = {
     "stpm": "stpm.train.methods.stpm",
+    "rd": "stpm.train.methods.rd",
     "stad": "stpm.train.methods.stad",
     "spade": "stpm.train.methods.spade",
 }

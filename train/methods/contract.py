@@ -75,8 +75,7 @@ class Network(nn.Module, ABC):
     """A frozen teacher, what is trained beside it, and the scoring between them.
 
     Attributes:
-        networks: names of the modules that may run in reduced precision; each takes normalised
-            images float (N,3,H,W) and gives a list of tensors.
+        networks: names of the modules that may run in reduced precision; see `features`.
         normalise: makes such images of grey levels (N,H,W,3), in FP32.
     """
 
@@ -99,11 +98,19 @@ class Network(nn.Module, ABC):
     def score(
         self, features: Sequence[Sequence[Tensor]], upsample: Upsample
     ) -> tuple[Tensor, Tensor]:
-        """Score what the `networks` gave, in FP32 from here on.
+        """Score the `features`, in FP32 from here on.
 
         Returns:
             anomaly_map float32 (N,H,W) and pred_score float32 (N,).
         """
+
+    def features(self, x: Tensor) -> list[Sequence[Tensor]]:
+        """Run the networks on normalised images float (N,3,H,W).
+
+        Returns:
+            What each of them gives, float (N,C,h,w) a level.
+        """
+        return [self.get_submodule(name)(x) for name in self.networks]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score images; the FP32 reference that every engine is measured against.
@@ -114,8 +121,7 @@ class Network(nn.Module, ABC):
         Returns:
             anomaly_map float32 (N,H,W) and pred_score float32 (N,).
         """
-        x = self.normalise(images)
-        features = [self.get_submodule(name)(x) for name in self.networks]
+        features = self.features(self.normalise(images))
         return self.score(features, interpolate_to(self.input_size))
 
 
@@ -181,6 +187,8 @@ class Method(Protocol):
     config: type[Config]
     options: FitOptions
     """The defaults of training."""
+    quantizes: bool = False
+    """Whether its convolutions may run in INT8."""
     ignores: frozenset[str] = frozenset()
     """Options of stpm-train that mean nothing here, by their flags: giving one is refused."""
 

@@ -40,11 +40,10 @@ from stpm.train.backbones import (
 )
 from stpm.train.epochs import EpochRecord
 from stpm.train.methods.contract import Method, Network, TeacherSource, Upsample, interpolate_to
+from stpm.train.methods.smoothing import Smoothing
 from stpm.train.options import FitOptions
 from stpm.train.run_state import RunState
 
-SMOOTHING_DEVIATION = 4.0
-"""Pixels of the map, of the Gaussian; cut at four deviations."""
 MAX_GALLERY_BYTES = 1 << 30
 """A graph is one ONNX file, and those end at 2 GiB."""
 
@@ -120,16 +119,12 @@ class Spade(Network):
     networks = ("teacher",)
     teacher: FeaturePyramid
     student: Gallery
-    smoothing_rows: Tensor
-    smoothing_columns: Tensor
 
     def __init__(self, config: SpadeConfig, teacher: FeaturePyramid, gallery: Gallery) -> None:
         spec = BACKBONES[config.backbone]
         super().__init__(teacher, gallery, spec.mean, spec.std)
         self.config = config
-        height, width = config.input_size
-        self.register_buffer("smoothing_rows", gaussian_matrix(height), persistent=False)
-        self.register_buffer("smoothing_columns", gaussian_matrix(width).T, persistent=False)
+        self.smoothing = Smoothing(config.input_size)
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -208,8 +203,8 @@ class Spade(Network):
         return [by_name[name] for name in self.config.levels], pooled
 
     def _smoothed(self, distances: Tensor, upsample: Upsample) -> Tensor:
-        smoothed = self.smoothing_rows @ upsample(distances) @ self.smoothing_columns
-        return smoothed.squeeze(1)
+        smoothed: Tensor = self.smoothing(upsample(distances))
+        return smoothed
 
 
 def pixel_features(levels: Sequence[Tensor]) -> Tensor:
@@ -230,24 +225,6 @@ def _resized(level: Tensor, height: int, width: int) -> Tensor:
 def _bilinear(size: int, target: int) -> Tensor:
     identity = torch.eye(size)[None, None]
     return F.interpolate(identity, (target, size), mode="bilinear", align_corners=False)[0, 0]
-
-
-def gaussian_matrix(size: int) -> Tensor:
-    """Return the weights of Gaussian smoothing along one axis, mirrored at the ends.
-
-    Returns:
-        float32 (size,size), rows sum to 1; scipy's `gaussian_filter1d(mode="reflect")`.
-    """
-    reach = int(4 * SMOOTHING_DEVIATION + 0.5)
-    steps = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (steps / SMOOTHING_DEVIATION) ** 2)
-    weights /= weights.sum()
-    matrix = np.zeros((size, size))
-    for row in range(size):
-        position = (row + steps) % (2 * size)
-        mirrored = np.minimum(position, 2 * size - 1 - position)
-        np.add.at(matrix[row], mirrored, weights)
-    return torch.from_numpy(matrix).float()
 
 
 class SpadeTrainer(RunState):

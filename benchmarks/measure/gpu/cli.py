@@ -17,9 +17,9 @@ from stpm.benchmarks.measure.gpu.run import Plan, measure
 from stpm.benchmarks.measure.gpu.training import Trainings, train_models
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
-from stpm.runtime.console import command, note
+from stpm.runtime.backends.gpu import gpu_count
 from stpm.runtime.errors import DataError
-from stpm.runtime.gpu import gpu_count
+from stpm.runtime.output.console import command, note
 
 
 def device(

@@ -96,7 +96,7 @@ def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
     built: BuiltEngine | None = None
     if name.startswith("tensorrt"):
         from stpm.export.tensorrt import build_engine
-        from stpm.runtime.backends.tensorrt_build import BuildOptions
+        from stpm.runtime.backends.tensorrt.build import BuildOptions
 
         # First, because it also says what a library without a place for this GPU says.
         with suppress(StpmError):

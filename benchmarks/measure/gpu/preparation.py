@@ -15,8 +15,8 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Write the graph of a size for up to `batch` images, and real images of that size."""
     from stpm.export.graph import DeploymentGraph
     from stpm.export.onnx import onnx_from_graph
-    from stpm.runtime.bundle import Bundle
-    from stpm.runtime.preprocess import resize
+    from stpm.runtime.bundle.archive import Bundle
+    from stpm.runtime.images.preprocess import resize
 
     size = request["size"]
     graph = DeploymentGraph(sized_model(Path(request["checkpoint"]), size), "fp16")

@@ -15,8 +15,8 @@ import numpy as np
 from stpm.benchmarks.measure.gpu.cases import Case, cases
 from stpm.benchmarks.measure.gpu.contenders import OURS
 from stpm.benchmarks.measure.gpu.process import WorkerProcess
-from stpm.runtime.console import note
 from stpm.runtime.errors import BackendError
+from stpm.runtime.output.console import note
 
 OPEN_LIMIT_S = 150.0
 CASE_LIMIT_S = 90.0

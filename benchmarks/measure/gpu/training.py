@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from stpm.benchmarks.measure.gpu.process import WorkerProcess
-from stpm.runtime.console import note
 from stpm.runtime.errors import BackendError
-from stpm.runtime.listing import folders_in
+from stpm.runtime.images.listing import folders_in
+from stpm.runtime.output.console import note
 from stpm.train.run_files import log_path
 
 PROGRAM = "from stpm.train.cli import main; main()"

@@ -73,8 +73,8 @@ class Worker:
         """Compare with FP32 torch's maps and scores of a bundle's real images."""
         from dataclasses import asdict
 
-        from stpm.runtime.bundle import Bundle
-        from stpm.runtime.parity import TOLERANCES, compare
+        from stpm.runtime.bundle.archive import Bundle
+        from stpm.runtime.bundle.parity import TOLERANCES, compare
 
         golden = Bundle(request["bundle"]).golden()
         outputs = self._contender.maps(golden.images)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from stpm.runtime.backends import EngineSource, Outputs
+from stpm.runtime.backends.pool import Pool
 from stpm.runtime.backends.torch_cuda.network import FusedNetwork
 from stpm.runtime.backends.torch_cuda.slot import Slot
 from stpm.runtime.errors import BackendError, DataError
-from stpm.runtime.pool import Pool
 
 IN_FLIGHT = 2
 """Batches under way at once: one is copied while the other is computed."""

@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
-#include "bundle.hpp"
-#include "engine.hpp"
-#include "resize.hpp"
+#include "bundle/bundle.hpp"
+#include "engines/engine.hpp"
+#include "image/resize.hpp"
 #include "stpm.h"
 
 namespace {

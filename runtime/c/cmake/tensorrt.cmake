@@ -20,7 +20,7 @@ if(TENSORRT_LIBRARY AND TENSORRT_PARSER_LIBRARY AND CUDA_RUNTIME_INCLUDE_DIR AND
     ${TENSORRT_INCLUDE_DIR} ${CUDA_RUNTIME_INCLUDE_DIR})
   target_link_libraries(stpm_tensorrt INTERFACE
     ${TENSORRT_LIBRARY} ${TENSORRT_PARSER_LIBRARY} ${CUDA_RUNTIME_LIBRARY})
-  list(APPEND stpm_engine_sources src/tensorrt.cpp src/tensorrt_plan.cpp)
+  list(APPEND stpm_engine_sources src/engines/tensorrt.cpp src/engines/tensorrt_plan.cpp)
   list(APPEND stpm_engine_libraries $<BUILD_INTERFACE:stpm_tensorrt>)
   list(APPEND stpm_engine_definitions STPM_TENSORRT="${tensorrt_name}")
 else()

@@ -6,12 +6,12 @@
 #include <memory>
 #include <string>
 
-#include "bundle.hpp"
-#include "engine.hpp"
-#include "image.hpp"
-#include "pool.hpp"
+#include "bundle/bundle.hpp"
+#include "engines/engine.hpp"
+#include "image/image.hpp"
+#include "engines/pool.hpp"
 #include "regions.hpp"
-#include "resize.hpp"
+#include "image/resize.hpp"
 #include "stpm.h"
 
 namespace stpm::core {

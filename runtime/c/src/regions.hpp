@@ -1,11 +1,11 @@
-// The connected regions of a map's pixels above a threshold: the port of runtime/result.py.
+// The connected regions of a map's pixels above a threshold: the port of runtime/output/result.py.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "bundle.hpp"
+#include "bundle/bundle.hpp"
 #include "stpm.h"
 
 namespace stpm::core {

@@ -21,7 +21,7 @@ from stpm.benchmarks.measure.accuracy import (
 from stpm.benchmarks.records.paper import latency_figures, mean_figures, reference_figures
 from stpm.runtime import BackendError, Detector
 from stpm.runtime import detector as detector_module
-from stpm.runtime.calibration import Calibration
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.errors import DataError
 from stpm.train.datasets import find_category
 from stpm.train.datasets import labelled_samples as list_samples

@@ -1,5 +1,5 @@
 // Any manifest is parsed or refused with a message.
-#include "bundle.hpp"
+#include "bundle/bundle.hpp"
 #include "error.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t *data, std::size_t size) {

@@ -13,7 +13,8 @@ from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import read_images
 from stpm.train.methods import TeacherSource, configure, interpolate_to, spade
-from stpm.train.methods.spade import Spade, SpadeConfig, gaussian_matrix, pixel_features
+from stpm.train.methods.smoothing import gaussian_matrix
+from stpm.train.methods.spade import Spade, SpadeConfig, pixel_features
 
 faiss = pytest.importorskip("faiss", reason="the extra spade is not installed")
 

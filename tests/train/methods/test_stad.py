@@ -153,7 +153,7 @@ def test_settings_are_read_as_they_are_typed() -> None:
         configure("stad", (64, 64), {"levels": "layer1"})
     with pytest.raises(CheckpointError, match="got students=x, expected something like 3"):
         configure("stad", (64, 64), {"students": "x"})
-    with pytest.raises(CheckpointError, match="expected one of stpm, stad, spade"):
+    with pytest.raises(CheckpointError, match="expected one of stpm, rd, stad, spade"):
         configure("other", (64, 64))
 
 

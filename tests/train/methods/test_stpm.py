@@ -13,14 +13,8 @@ from torch.nn import functional as F
 
 from stpm.train.backbones import BACKBONES, pyramid
 from stpm.train.methods import config_from_dict, interpolate_to
-from stpm.train.methods.stpm.network import (
-    ModelConfig,
-    Stpm,
-    anomaly_map,
-    matching_loss,
-    squared_distance,
-    unit_features,
-)
+from stpm.train.methods.distances import matching_loss, squared_distance, unit_features
+from stpm.train.methods.stpm.network import ModelConfig, Stpm, anomaly_map
 
 CONFIG = ModelConfig(input_size=(64, 96))
 SHAPES = ((2, 8, 4, 6), (2, 16, 2, 3), (2, 4, 1, 2))

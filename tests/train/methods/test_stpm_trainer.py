@@ -16,8 +16,9 @@ from stpm.runtime.errors import StpmError
 from stpm.train import pipeline, run_state
 from stpm.train.backbones import load_teacher
 from stpm.train.epochs import EpochRecord
+from stpm.train.methods.distillation import BYTES_PER_GB
 from stpm.train.methods.stpm.network import Stpm
-from stpm.train.methods.stpm.trainer import BYTES_PER_GB, Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.run_state import resolve_device, resolve_precision
 
 BYTES_PER_IMAGE = 2 * (64 * 8 * 8 + 128 * 4 * 4 + 256 * 2 * 2)
@@ -115,7 +116,7 @@ def test_the_lowest_held_out_map_is_kept(
     assert not torch.equal(students[1]["conv1.weight"], students[2]["conv1.weight"])
 
 
-def fit_with_cache(data_root: Path, teacher_file: Path, images: int) -> Fit:
+def fit_with_cache(data_root: Path, teacher_file: Path, images: int) -> StpmTrainer:
     """The cache holds that many images and not one more."""
     options = replace(OPTIONS, cache_gb=(images + 0.5) * BYTES_PER_IMAGE / BYTES_PER_GB)
     source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
@@ -127,7 +128,7 @@ def fit_with_cache(data_root: Path, teacher_file: Path, images: int) -> Fit:
 
 
 @pytest.fixture(scope="module")
-def all_cached(data_root: Path, teacher_file: Path) -> tuple[Fit, EpochRecord]:
+def all_cached(data_root: Path, teacher_file: Path) -> tuple[StpmTrainer, EpochRecord]:
     fit = fit_with_cache(data_root, teacher_file, 15)
     return fit, fit.run_epoch()
 
@@ -136,7 +137,7 @@ def all_cached(data_root: Path, teacher_file: Path) -> tuple[Fit, EpochRecord]:
 def test_the_cache_changes_nothing(
     data_root: Path,
     teacher_file: Path,
-    all_cached: tuple[Fit, EpochRecord],
+    all_cached: tuple[StpmTrainer, EpochRecord],
     images: int,
     cached: tuple[int, int],
 ) -> None:
@@ -225,7 +226,7 @@ def test_fp16_is_refused_where_it_is_imitated(monkeypatch: pytest.MonkeyPatch) -
 def test_a_last_batch_of_one_image_is_used(teacher_file: Path) -> None:
     teacher, _ = load_teacher("resnet18", CONFIG.levels, teacher_file)
     images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-    fit = Fit(Stpm(CONFIG, teacher), images[:6], images[6:], OPTIONS)
+    fit = StpmTrainer(Stpm(CONFIG, teacher), images[:6], images[6:], OPTIONS)
     sizes: list[int] = []
     fit.run_epoch(sizes.append)
     assert sizes == [5, 1]

@@ -76,7 +76,9 @@ class StadTrainer(OptimisedRunState):
         rng = np.random.default_rng((self.options.seed, self.epoch))
         order = torch.from_numpy(rng.permutation(len(self._train)))
         total = 0.0
-        for index in torch.split(order, self.options.batch_size):
+        batches = torch.split(order, self.options.batch_size)
+        for number, index in enumerate(batches):
+            self.cool_down(number / len(batches))
             corner = rng.integers(self.network.input_size).tolist()
             value = self._step(self._pixels(self._train[index]), corner, watch)
             self.check_finite("loss", value)

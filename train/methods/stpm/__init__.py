@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
 from stpm.train.methods.contract import Method, TeacherSource
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
-from stpm.train.methods.stpm.trainer import Fit
+from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
 
 
@@ -18,6 +18,7 @@ class StpmMethod(Method):
 
     config = ModelConfig
     options = FitOptions()
+    quantizes = True
     ignores = frozenset({"--teacher-images", "--teacher-folder"})
 
     def blank(
@@ -46,9 +47,9 @@ class StpmMethod(Method):
         train_images: NDArray[np.uint8],
         held_out_images: NDArray[np.uint8],
         options: FitOptions,
-    ) -> Fit:
+    ) -> StpmTrainer:
         """Train the student as published."""
-        return Fit(network, train_images, held_out_images, options)
+        return StpmTrainer(network, train_images, held_out_images, options)
 
 
 METHOD = StpmMethod()

@@ -1,0 +1,245 @@
+"""Bundles: a folder with a deployment graph and all that is needed to trust and to run it.
+
+The format is specified in docs/format.md. Everything is checked before it is used: sizes before
+reading, hashes before parsing, types and ranges of every field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.runtime.bundle.manifest import (
+    MAX_BATCH,
+    MAX_SIDE,
+    SCHEMA_VERSION,
+    EngineRecord,
+    FileEntry,
+    InputContract,
+    Manifest,
+    parse_manifest,
+)
+from stpm.runtime.errors import BundleError
+from stpm.runtime.partial import leftovers, partial_path
+
+__all__ = [
+    "GOLDEN",
+    "MANIFEST",
+    "MAX_BATCH",
+    "MAX_GOLDEN_BYTES",
+    "MAX_MANIFEST_BYTES",
+    "MAX_SIDE",
+    "MODEL",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "EngineRecord",
+    "FileEntry",
+    "Golden",
+    "InputContract",
+    "Manifest",
+    "check_readable",
+    "golden_bytes",
+    "write_bundle",
+]
+
+MANIFEST = "manifest.json"
+MODEL = "model.onnx"
+GOLDEN = "golden.npz"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_GOLDEN_BYTES = 1 << 30
+"""Largest size of the golden arrays, decompressed."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Real inputs and what the FP32 reference makes of them.
+
+    Attributes:
+        images: uint8 (N,H,W,3), as the graph takes them.
+        anomaly_maps: float32 (N,h,w).
+        pred_scores: float32 (N,).
+    """
+
+    images: NDArray[np.uint8]
+    anomaly_maps: NDArray[np.float32]
+    pred_scores: NDArray[np.float32]
+
+
+class Bundle:
+    """An opened bundle: a validated manifest, and files that are hashed when they are read."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a bundle.
+
+        Raises:
+            BundleError: it is missing, malformed, or of an unknown version.
+        """
+        self.path = Path(path)
+        self._folder = self.path.absolute()  # a forked worker may have changed its folder
+        if not self.path.is_dir():
+            raise BundleError(f"{self.path}: there is no such bundle; expected a folder NAME.stpm.")
+        self.manifest = _manifest(self.path / MANIFEST)
+
+    def read(self, name: str) -> bytes:
+        """Read a file of the bundle; only bytes that match the manifest's hash are returned.
+
+        Raises:
+            BundleError: the file is not listed, missing, or altered.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path}: its manifest lists no {name}; export it again.")
+        content = _read_bounded(self._folder / name, entry.size_bytes)
+        if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise BundleError(
+                f"{self.path / name}: differs from the manifest's hash; it was altered or cut "
+                "short, copy or export the bundle again."
+            )
+        return content
+
+    def golden(self) -> Golden:
+        """Read the golden images with their expected maps and scores.
+
+        Raises:
+            BundleError: they are malformed or do not fit the manifest.
+        """
+        arrays = _npz(self.path / GOLDEN, self.read(GOLDEN))
+        count = len(arrays["images"]) if arrays["images"].ndim else 0
+        expected = {
+            "images": ((count, *self.manifest.input.size, 3), np.uint8),
+            "anomaly_maps": ((count, *self.manifest.map_size), np.float32),
+            "pred_scores": ((count,), np.float32),
+        }
+        for name, (shape, dtype) in expected.items():
+            if not count or arrays[name].shape != shape or arrays[name].dtype != dtype:
+                raise BundleError(
+                    f"{self.path / GOLDEN}: got {name} {arrays[name].dtype}{arrays[name].shape}, "
+                    f"expected {np.dtype(dtype)}{shape}; export the bundle again."
+                )
+        return Golden(**arrays)
+
+
+def write_bundle(
+    path: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    check: Callable[[Path], None] = lambda _: None,
+) -> Manifest:
+    """Write a bundle in one step: a reader sees the old folder, none, or the whole new one.
+
+    Args:
+        path: the folder; replaced if it exists.
+        manifest: its `files` are filled in here.
+        files: content by name.
+        check: called with the whole folder before it takes the place of the old one; what it
+            raises leaves that as it is.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: the path is a folder of something else.
+    """
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: is a folder but no bundle; choose another name.")
+    for leftover in leftovers(path, "old"):
+        if not path.exists():
+            leftover.rename(path)  # a process was killed between two steps of replacing it
+    partial, old = (partial_path(path, kind) for kind in ("partial", "old"))
+    entries = {
+        name: FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+        for name, content in files.items()
+    }
+    complete = replace(manifest, files=entries)
+    try:
+        partial.mkdir(parents=True)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        (partial / MANIFEST).write_text(complete.to_json(), encoding="utf-8")
+        check(partial)
+        if path.is_dir():
+            path.rename(old)
+        partial.rename(path)
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
+    return complete
+
+
+def check_readable(path: Path) -> None:
+    """Open a bundle whole, as a reader will; BundleError where one would refuse it."""
+    bundle = Bundle(path)
+    bundle.golden()
+    for name in bundle.manifest.files:
+        bundle.read(name)
+
+
+def golden_bytes(golden: Golden) -> bytes:
+    """Return the content of golden.npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **vars(golden))
+    return buffer.getvalue()
+
+
+def _read_bounded(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise BundleError(f"{path}: cannot be read ({reason}); copy the bundle again.") from error
+
+
+def _npz(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
+    names = ("images", "anomaly_maps", "pred_scores")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_GOLDEN_BYTES:
+            raise ValueError(f"{size} bytes, expected at most {MAX_GOLDEN_BYTES}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name]) for name in names}
+    except Exception as error:
+        # zipfile, zlib and numpy raise many kinds of error for damaged content.
+        raise BundleError(f"{path}: malformed ({error}); export the bundle again.") from error
+
+
+def _manifest(path: Path) -> Manifest:
+    content = _read_bounded(path, MAX_MANIFEST_BYTES)
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes; not a manifest.")
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: is not JSON ({error}); export the bundle again.") from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: got schema version {brief(version)}, expected {SCHEMA_VERSION}; use the stpm "
+            "version that wrote it, or export again."
+        )
+    try:
+        return parse_manifest(values)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+    except (KeyError, ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path}: malformed ({_reason(error)}); export the bundle again."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -1,0 +1,82 @@
+// An opened bundle, as docs/format.md specifies it: the port of runtime/bundle/archive.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace stpm::core {
+
+using Bytes = std::vector<std::uint8_t>;
+
+struct Size {
+    std::int32_t height = 0, width = 0;
+
+    std::size_t pixels() const {
+        return static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
+    }
+};
+
+// What the graph takes: uint8 (N,height,width,3), RGB.
+struct Contract {
+    Size input, map;
+    std::size_t smallest_batch = 1, largest_batch = 1;
+    bool resizes = true;  // on the host; else the graph does, from images of exactly that size
+    int bit_depth = 16;   // that the camera uses of samples of 16 bits
+
+    std::size_t input_bytes() const { return input.pixels() * 3; }
+};
+
+struct Thresholds {
+    double image = 0, pixel = 0;
+};
+
+struct FileEntry {
+    std::string sha256;
+    std::size_t size_bytes = 0;
+};
+
+struct Manifest {
+    std::string name, precision;
+    Contract contract;
+    double tolerance = 0;
+    std::map<std::string, FileEntry> files;
+    std::map<std::string, Thresholds> engines;
+};
+
+// Real inputs and what the FP32 reference makes of them.
+struct Golden {
+    std::size_t count = 0;
+    Bytes images;              // (count, height, width, 3)
+    std::vector<float> maps;   // (count, map height, map width)
+    std::vector<float> scores; // (count)
+};
+
+// Throws Error(STPM_ERROR_BUNDLE); the message begins with `path`.
+Manifest parse_manifest(const Bytes &content, const std::string &path);
+Golden parse_golden(const Bytes &content, const Contract &contract, const std::string &path);
+
+// A validated manifest, and files that are hashed when they are read.
+class Bundle {
+  public:
+    // `path` in UTF-8. Throws Error(STPM_ERROR_BUNDLE).
+    explicit Bundle(const std::string &path);
+
+    const std::string &path() const { return path_; }
+    const Manifest &manifest() const { return manifest_; }
+
+    // Returns a file's content, only when it matches the manifest's hash.
+    Bytes read(const std::string &name) const;
+    Golden golden() const;
+
+  private:
+    std::string path_;
+    std::filesystem::path folder_;
+    Manifest manifest_;
+};
+
+}  // namespace stpm::core

@@ -1,0 +1,249 @@
+#include <algorithm>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+#include "bundle/bundle.hpp"
+#include "error.hpp"
+#include "bundle/json.hpp"
+
+namespace stpm::core {
+namespace {
+
+using Kind = Json::Kind;
+
+constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
+constexpr std::int64_t kMaxSide = 16384;
+constexpr std::int64_t kMaxBatch = 4096;
+constexpr std::size_t kMaxText = 1000;  // characters
+constexpr std::size_t kMaxFileName = 128;
+
+// What a field is, where it is not what it must be; the caller adds the path.
+struct Malformed {
+    std::string reason;
+};
+
+[[noreturn]] void refuse(const std::string &key, const Json &value, const std::string &expected) {
+    throw Malformed{key + " is " + brief(value) + ", expected " + expected};
+}
+
+[[noreturn]] void refuse_name(const std::string &name) {
+    Json value;
+    value.kind = Kind::text;
+    value.text = name;
+    throw Malformed{brief(value) + " is not a plain file name"};
+}
+
+const Json &member(const Json &values, const char *key) {
+    const auto found = values.members.find(key);
+    if (found == values.members.end()) throw Malformed{std::string("'") + key + "' is missing"};
+    return *found->second;
+}
+
+const Json &object(const std::string &key, const Json &value) {
+    if (!value.is(Kind::object)) refuse(key, value, "an object");
+    return value;
+}
+
+std::int64_t integer(const std::string &key, const Json &value, std::int64_t low,
+                     std::int64_t high) {
+    if (!value.is(Kind::integer) || value.integer < low || value.integer > high) {
+        refuse(key, value,
+               "an integer in " + std::to_string(low) + ".." + std::to_string(high));
+    }
+    return value.integer;
+}
+
+double number(const std::string &key, const Json &value) {
+    if (!value.is(Kind::integer) && !value.is(Kind::number)) refuse(key, value, "a finite number");
+    return value.number;
+}
+
+const std::string &text(const std::string &key, const Json &value) {
+    const auto starts = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; };
+    const auto count = std::count_if(value.text.begin(), value.text.end(), starts);
+    if (!value.is(Kind::text) || static_cast<std::size_t>(count) > kMaxText) {
+        refuse(key, value, "a text of at most " + std::to_string(kMaxText) + " characters");
+    }
+    return value.text;
+}
+
+void texts(const std::string &key, const Json &value) {
+    for (const auto &[name, inner] : object(key, value).members) text(name, *inner);
+}
+
+std::string choice(const std::string &key, const Json &value,
+                   std::initializer_list<const char *> known) {
+    std::string names;
+    for (const char *name : known) {
+        if (value.is(Kind::text) && value.text == name) return name;
+        names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    refuse(key, value, "one of " + names);
+}
+
+std::pair<std::int64_t, std::int64_t> pair(const std::string &key, const Json &value,
+                                           std::int64_t high) {
+    if (!value.is(Kind::array) || value.items.size() != 2) refuse(key, value, "two integers");
+    return {integer(key, value.items[0], 1, high), integer(key, value.items[1], 1, high)};
+}
+
+Size size(const std::string &key, const Json &value) {
+    const auto [height, width] = pair(key, value, kMaxSide);
+    return {static_cast<std::int32_t>(height), static_cast<std::int32_t>(width)};
+}
+
+// ASCII alone, whatever the locale.
+bool is_letter_or_digit(char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+// Plain names only, so that nothing outside the folder can be named.
+bool is_plain_name(const std::string &name) {
+    const auto fits = [](char c) {
+        return is_letter_or_digit(c) || c == '.' || c == '_' || c == '-';
+    };
+    return !name.empty() && name.size() <= kMaxFileName && is_letter_or_digit(name[0]) &&
+           std::all_of(name.begin(), name.end(), fits);
+}
+
+FileEntry file(const Json &entry) {
+    const Json &hash = member(entry, "sha256");
+    const std::string &digits = text("sha256", hash);
+    const auto is_digit = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
+    if (digits.size() != 64 || !std::all_of(digits.begin(), digits.end(), is_digit)) {
+        refuse("sha256", hash, "64 lower-case hex digits");
+    }
+    const auto length = integer("size_bytes", member(entry, "size_bytes"), 0, kMaxFileBytes);
+    return {digits, static_cast<std::size_t>(length)};
+}
+
+Thresholds calibration(const Json &values) {
+    constexpr const char *fields[] = {"image_threshold", "pixel_threshold", "false_alarm_rate",
+                                      "image_count", "false_alarm_interval"};
+    object("calibration", values);
+    for (const char *field : fields) member(values, field);
+    for (const auto &[name, value] : values.members) {
+        if (std::find(std::begin(fields), std::end(fields), name) == std::end(fields)) {
+            refuse("calibration: " + name, *value, "no such field");
+        }
+    }
+    const Json &interval = member(values, "false_alarm_interval");
+    if (!interval.is(Kind::array) || interval.items.size() != 2) {
+        refuse("false_alarm_interval", interval, "two numbers");
+    }
+    const double low = number("false_alarm_interval", interval.items[0]);
+    const double high = number("false_alarm_interval", interval.items[1]);
+    if (low < 0 || low > high || high > 1) {
+        refuse("false_alarm_interval", interval, "0 <= low <= high <= 1");
+    }
+    const Json &rate = member(values, "false_alarm_rate");
+    if (number("false_alarm_rate", rate) <= 0 || rate.number >= 1) {
+        refuse("false_alarm_rate", rate, "a number above 0 and below 1");
+    }
+    integer("image_count", member(values, "image_count"), 1, INT64_MAX);
+    return {number("image_threshold", member(values, "image_threshold")),
+            number("pixel_threshold", member(values, "pixel_threshold"))};
+}
+
+// Of an engine that was built into the bundle; this library builds its own, from the graph.
+void check_built(const Json &record, const Json &files) {
+    const auto optional = [&](const char *key) -> const Json * {
+        const auto found = record.members.find(key);
+        return found == record.members.end() ? nullptr : found->second.get();
+    };
+    const Json *file = optional("file");
+    if (file != nullptr && !file->is(Kind::null) &&
+        (!file->is(Kind::text) || files.members.count(file->text) == 0)) {
+        refuse("file", *file, "a key of files");
+    }
+    const Json *verified = optional("verified");
+    if (verified != nullptr && !verified->is(Kind::boolean)) {
+        refuse("verified", *verified, "true or false");
+    }
+    const Json *precisions = optional("layer_precisions");
+    if (precisions != nullptr) texts("layer_precisions", *precisions);
+}
+
+Thresholds engine(const Json &record) {
+    const Thresholds thresholds = calibration(member(record, "calibration"));
+    for (const auto &[name, value] : object("parity", member(record, "parity")).members) {
+        number(name, *value);
+    }
+    texts("built_with", member(record, "built_with"));
+    return thresholds;
+}
+
+Contract contract(const Json &input, const Json &map_size) {
+    Contract result;
+    result.input = size("size", member(input, "size"));
+    const Json &batch = member(input, "batch");
+    const auto [smallest, largest] = pair("batch", batch, kMaxBatch);
+    if (smallest > largest) refuse("batch", batch, "the smallest first");
+    result.smallest_batch = static_cast<std::size_t>(smallest);
+    result.largest_batch = static_cast<std::size_t>(largest);
+    result.resizes = choice("resize", member(input, "resize"), {"host", "graph"}) == "host";
+    result.map = size("map_size", map_size);
+    const auto depth = input.members.find("bit_depth");
+    if (depth != input.members.end()) {
+        result.bit_depth = static_cast<int>(integer("bit_depth", *depth->second, 8, 16));
+    }
+    return result;
+}
+
+Manifest parse(const Json &values) {
+    Manifest manifest;
+    manifest.name = text("name", member(values, "name"));
+    text("method", member(values, "method"));
+    manifest.precision =
+        choice("precision", member(values, "precision"), {"fp32", "fp16", "bf16", "int8"});
+    integer("opset", member(values, "opset"), 1, 1000);
+    manifest.contract = contract(object("input", member(values, "input")),
+                                 member(values, "map_size"));
+    const Json &tolerance = member(values, "tolerance");
+    manifest.tolerance = number("tolerance", tolerance);
+    if (manifest.tolerance <= 0 || manifest.tolerance > 1) {
+        refuse("tolerance", tolerance, "a number above 0 and at most 1");
+    }
+    for (const auto &[name, entry] : object("files", member(values, "files")).members) {
+        if (!is_plain_name(name)) refuse_name(name);
+        manifest.files.emplace(name, file(object(name, *entry)));
+    }
+    for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
+        manifest.engines.emplace(name, engine(object(name, *record)));
+        check_built(*record, member(values, "files"));
+    }
+    texts("versions", member(values, "versions"));
+    object("provenance", member(values, "provenance"));
+    return manifest;
+}
+
+}  // namespace
+
+Manifest parse_manifest(const Bytes &content, const std::string &path) {
+    Json values;
+    try {
+        values = parse_json(content);
+    } catch (const std::invalid_argument &error) {
+        throw Error(STPM_ERROR_BUNDLE,
+                    path + ": is not JSON (" + error.what() + "); export the bundle again.");
+    }
+    const auto version = values.members.find("schema_version");
+    const bool is_there = version != values.members.end();
+    if (!is_there || !version->second->is(Kind::integer) ||
+        version->second->integer != kSchemaVersion) {
+        throw Error(STPM_ERROR_BUNDLE,
+                    path + ": got schema version " + (is_there ? brief(*version->second) : "none") +
+                        ", expected " + std::to_string(kSchemaVersion) +
+                        "; use the stpm version that wrote it, or export again.");
+    }
+    try {
+        return parse(values);
+    } catch (const Malformed &malformed) {
+        throw Error(STPM_ERROR_BUNDLE,
+                    path + ": malformed (" + malformed.reason + "); export the bundle again.");
+    }
+}
+
+}  // namespace stpm::core

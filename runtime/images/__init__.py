@@ -1,0 +1,1 @@
+"""What an image is: files and arrays in, pixels as the network takes them out."""

@@ -1,0 +1,134 @@
+"""From an image in any common form to the uint8 RGB array that the deployment graph takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.decoding import decode, pixels_of
+
+ImageSource = str | Path | IO[bytes] | Image.Image | NDArray[np.uint8] | NDArray[np.uint16]
+"""A path, a binary file object, a Pillow image, or an array (H,W), (H,W,1), (H,W,3) or (H,W,4) in
+RGB(A) order."""
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".jfif"})
+FULL_DEPTH = 16
+"""Bits of a deep pixel where a camera fills them all."""
+
+
+def load_image(source: ImageSource, bit_depth: int = FULL_DEPTH) -> NDArray[np.uint8]:
+    """Read one image as 8-bit RGB, upright.
+
+    Grey becomes three equal channels, a palette its colours, transparency is dropped, the full
+    scale of deep pixels becomes 255, rounded, and an EXIF orientation is applied.
+
+    Args:
+        source: see `ImageSource`. Array channels are RGB or RGBA; uint8 or uint16.
+        bit_depth: bits of 16 that the camera uses, 8 to 16; 8-bit images are as they are.
+
+    Returns:
+        uint8 (H,W,3), RGB.
+
+    Raises:
+        DataError: the file cannot be read as an image, the array has another shape or dtype, or a
+            pixel has more bits than the camera.
+    """
+    if isinstance(source, np.ndarray):
+        return _rgb_from_array(source, bit_depth, "image")
+    return _rgb_from_array(read_pixels(source), bit_depth, _name(source))
+
+
+def read_pixels(
+    source: str | Path | IO[bytes] | Image.Image, *, keep_indices: bool = False
+) -> NDArray[Any]:
+    """Read the pixels of a file or a Pillow image, upright and at their own depth.
+
+    Args:
+        source: see `ImageSource`.
+        keep_indices: see `decode`; for files alone.
+
+    Returns:
+        uint8 or uint16, (H,W) for grey, (H,W,3) for colour.
+
+    Raises:
+        DataError: the file cannot be read as an image.
+    """
+    name = _name(source)
+    try:
+        if isinstance(source, Image.Image):
+            return pixels_of(source)
+        return decode(source, keep_indices=keep_indices)
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file; check the path.") from None
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{name}: not an image that can be decoded; expected PNG, JPEG, BMP, TIFF or WebP."
+        ) from None
+    except Exception as error:
+        # Pillow's decoders let many kinds of error through when a file is damaged.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: the image cannot be decoded ({reason}); replace it.") from error
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize with Pillow's antialiased bilinear filter, the one that training uses.
+
+    Columns first, then rows, each rounded to grey levels: Pillow 13 began to choose the order by
+    the image's shape, and a score may not depend on Pillow's version.
+
+    Args:
+        image: uint8 (H,W,3).
+        size: (height, width) in pixels.
+
+    Returns:
+        uint8 (height,width,3); the image itself when it has that size already.
+    """
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    columns = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(columns.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _name(source: str | Path | IO[bytes] | Image.Image) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Image.Image):
+        return "image"
+    if not hasattr(source, "read"):
+        raise DataError(
+            f"got {type(source).__name__} as an image, expected a path, a binary file object, a "
+            "Pillow image or an array."
+        )
+    return str(getattr(source, "name", "image stream"))
+
+
+def _rgb_from_array(
+    array: NDArray[np.uint8] | NDArray[np.uint16], bit_depth: int, name: str
+) -> NDArray[np.uint8]:
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    colour = array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype not in (np.uint8, np.uint16) or not (grey or colour) or 0 in array.shape:
+        raise DataError(
+            f"got an array of dtype {array.dtype} and shape {array.shape}, expected uint8 or "
+            "uint16 of shape (H,W), (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; convert it."
+        )
+    if array.dtype == np.uint16:
+        full = (1 << bit_depth) - 1
+        if bit_depth < FULL_DEPTH and array.max() > full:
+            raise DataError(
+                f"{name}: got a value of {array.max()} from a camera of {bit_depth} bits, expected "
+                f"up to {full}; train with the --bit-depth of the camera."
+            )
+        array = ((array.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
+    rgb = (
+        np.broadcast_to(array.reshape(*array.shape[:2], 1), (*array.shape[:2], 3))
+        if grey
+        else (array[..., :3])
+    )
+    return np.ascontiguousarray(rgb, dtype=np.uint8)
