@@ -27,7 +27,7 @@ from stpm.export.pipeline import export_bundle
 from stpm.train.backbones import LEVELS, pyramid
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images
-from stpm.train.methods import configure, open_method
+from stpm.train.methods import configure, recipe_of
 from stpm.train.methods.stpm.network import ModelConfig
 from stpm.train.options import FitOptions
 from stpm.train.pipeline import prepare, read_source, train
@@ -179,7 +179,7 @@ def _trained(method: str, settings: dict[str, str], good: Path, teacher: Path, o
     config = configure(method, SIZES[method], settings)
     share = STAD_SHARE if method == "stad" else 1.0
     options = replace(
-        open_method(method).options, epochs=1, train_share=share, device="cpu", precision="fp32"
+        recipe_of(method, "paper"), epochs=1, train_share=share, device="cpu", precision="fp32"
     )
     source = read_source(good, config, options)
     fit, blank = prepare(
@@ -202,9 +202,7 @@ def stad_path(
 
 
 @pytest.fixture(scope="session")
-def rd_path(
-    tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path
-) -> Path:
+def rd_path(tmp_path_factory: pytest.TempPathFactory, data_root: Path, teacher_file: Path) -> Path:
     """A bottleneck and decoder of one epoch."""
     out = tmp_path_factory.mktemp("rd") / "weave.pt"
     return _trained("rd", {}, data_root / "weave/train/good", teacher_file, out)

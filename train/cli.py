@@ -61,7 +61,14 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint to write.", show_default="CATEGORY.pt")
     ] = None,
-    method: Annotated[str, typer.Option(help="stpm, stad or spade.")] = "stpm",
+    method: Annotated[str, typer.Option(help="stpm, rd, stad or spade.")] = "stpm",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="How to train: fast, or paper as published; stad and spade have paper alone.",
+            show_default="fast",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -99,18 +106,25 @@ def train(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Passes over the images; stad takes 100, spade 1.", show_default="200"
-        ),
+        typer.Option(min=1, help="Passes over the images.", show_default="the recipe's"),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a step; stad takes 1, spade 8.", show_default="32"),
+        typer.Option(min=1, help="Images a step.", show_default="the recipe's"),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            min=0, help="SGD learning rate (constant); stad: Adam, 1e-4.", show_default="0.4"
+            min=0, help="Of SGD for stpm, of Adam for rd and stad.", show_default="the recipe's"
+        ),
+    ] = None,
+    cooldown: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the steps, at the end, in which the learning rate falls to 0.",
+            show_default="the recipe's",
         ),
     ] = None,
     held_out: Annotated[
@@ -145,6 +159,10 @@ def train(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out files that cannot be decoded.")
     ] = False,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Checkpoint of a similar product to start from."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the checkpoint that an earlier run left.")
     ] = False,
@@ -157,8 +175,10 @@ def train(
     name = _source_name(data, category, good)
     checkpoint = out or Path(f"{name}.pt")
     _check_out(checkpoint, resume, overwrite)
+    if resume and warm_start:
+        raise typer.BadParameter("--resume and --from exclude each other.")
 
-    from stpm.train.methods import TeacherSource, configure, open_method
+    from stpm.train.methods import TeacherSource, configure, open_method, recipe_of
 
     own = _settings(settings or []) | {
         name: value
@@ -174,9 +194,10 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "cooldown": cooldown,
     }
     options = replace(
-        open_method(method).options,
+        recipe_of(method, recipe),
         **{name: value for name, value in given.items() if value is not None},
         held_out=held_out,
         train_share=train_share,
@@ -189,7 +210,12 @@ def train(
     )
     teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
     folder, images = _good_images(data, category, good)
-    _run(folder, images[::every], checkpoint, config, options, teacher, skip_bad, resume)
+    _run(
+        *(folder, images[::every], checkpoint, config, options, teacher),
+        skip_bad=skip_bad,
+        resume=resume,
+        warm_start=warm_start,
+    )
 
 
 def _settings(pairs: list[str]) -> dict[str, str]:
@@ -243,8 +269,10 @@ def _run(
     config: Config,
     options: FitOptions,
     teacher: TeacherSource,
+    *,
     skip_bad: bool,
     resume: bool,
+    warm_start: Path | None,
 ) -> None:
     from stpm.train import pipeline
     from stpm.train.progress import TrainingProgress
@@ -265,6 +293,7 @@ def _run(
         teacher_images=teacher.images,
         teacher_folder=teacher.folder,
         resume=checkpoint if resume else None,
+        warm_start=warm_start,
         progress=progress,
     )
     note(

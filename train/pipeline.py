@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
+from stpm.train.backbones import state_hash
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import (
     data_hash,
@@ -93,6 +94,7 @@ def prepare(
     teacher_images: Path | None = None,
     teacher_folder: Path | None = None,
     resume: Path | None = None,
+    warm_start: Path | None = None,
     progress: Progress = _silently,
 ) -> tuple[Trainer, Checkpoint]:
     """Build teacher and student, new or as a checkpoint left them.
@@ -103,26 +105,33 @@ def prepare(
         options: of the training.
         teacher_weights, teacher_images, teacher_folder: see `TeacherSource`.
         resume: checkpoint to continue.
+        warm_start: checkpoint whose student, with its teacher, is where training begins.
         progress: shows the training of a teacher, where the method trains one and none is kept.
 
     Returns:
         The run, ready for its next epoch, and a checkpoint with all but the student's weights.
 
     Raises:
-        CheckpointError: the teacher cannot be had, or the checkpoint to resume does not fit.
+        CheckpointError: the teacher cannot be had, or a checkpoint does not fit.
     """
     method = open_method(config.method)
-    if resume is None:
+    if resume is not None:
+        blank = _resumable(resume, source, config, options)
+        model = blank.model()
+        model.student.requires_grad_(True)
+    elif warm_start is not None:
+        other = _similar(warm_start, teacher_weights, config)
+        model = method.network(config, other.teacher, other.student)
+        model.teacher.requires_grad_(False).eval()
+        record = _record(source, options) | {"warm_start": state_hash(other.student)}
+        blank = Checkpoint(config, {}, other.teacher, other.teacher_id, record)
+    else:
         teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
         images = [source.folder / source.names[i] for i in source.train_index]
         method.prepare_teacher(config, options, teacher, images, progress)
         model, teacher_id = method.blank(config, options, teacher)
         record = _record(source, options)
         blank = Checkpoint(config, {}, dict(model.teacher.state_dict()), teacher_id, record)
-    else:
-        blank = _resumable(resume, source, config, options)
-        model = blank.model()
-        model.student.requires_grad_(True)
     train_images, held_out = (source.images[i] for i in (source.train_index, source.held_out_index))
     fit = method.trainer(model, train_images, held_out, options)
     if resume is not None:
@@ -168,6 +177,20 @@ def _record(source: Source, options: FitOptions) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _similar(path: Path, teacher_weights: Path | None, config: Config) -> Checkpoint:
+    checkpoint = load_checkpoint(path, teacher_weights)
+    other, wished = checkpoint.config.to_dict(), config.to_dict()
+    names = dict.fromkeys(("method", *other, *wished))
+    del names["input_size"]
+    for name in names:
+        if other.get(name) != wished.get(name):
+            raise CheckpointError(
+                f"{path}: has the {name} {other.get(name)}, got {wished.get(name)}, expected the "
+                "same to train its student on; give the same flags, or leave --from out."
+            )
+    return checkpoint
 
 
 def _resumable(path: Path, source: Source, config: Config, options: FitOptions) -> Checkpoint:

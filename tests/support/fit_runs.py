@@ -18,7 +18,9 @@ from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
 
 CONFIG = ModelConfig(input_size=(32, 32))
-OPTIONS = FitOptions(epochs=3, batch_size=5, learning_rate=0.1, device="cpu", precision="fp32")
+OPTIONS = FitOptions(
+    epochs=3, batch_size=5, learning_rate=0.1, cooldown=0.5, device="cpu", precision="fp32"
+)
 
 
 def begin(

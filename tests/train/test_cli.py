@@ -12,8 +12,9 @@ import torch
 from train_cli import log_of, refuse, refuse_usage, run, succeed
 from typer.testing import Result
 
+from stpm.runtime.errors import CheckpointError
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.methods import METHODS, open_method
+from stpm.train.methods import METHODS, open_method, recipe_of
 
 FLAGS = {
     "--method",
@@ -31,6 +32,9 @@ FLAGS = {
     "--epochs",
     "--batch-size",
     "--learning-rate",
+    "--cooldown",
+    "--recipe",
+    "--from",
     "--held-out",
     "--train-share",
     "--every",
@@ -56,8 +60,19 @@ def test_help_lists_every_flag_and_its_default() -> None:
     assert result.exit_code == 0
     plain = " ".join(re.sub(r"\x1b\[[\d;]*m|│", "", result.stdout).split())
     assert set(re.findall(r"(?<= )--[a-z-]+", plain)) == FLAGS
-    for default in ("CATEGORY.pt", "resnet18", "layer1,layer2,layer3", "256", "200", "32", "0.4"):
+    for default in ("CATEGORY.pt", "resnet18", "layer1,layer2,layer3", "256", "fast"):
         assert re.search(rf"\[default: \(?{re.escape(default)}[)\]]", plain), default
+
+
+def test_recipes() -> None:
+    """The paper's is the authors' code; a method without a fast one takes the paper's."""
+    paper = recipe_of("stpm", "paper")
+    assert (paper.epochs, paper.batch_size, paper.learning_rate) == (200, 32, 0.4)
+    assert (paper.momentum, paper.weight_decay, paper.cooldown) == (0.9, 1e-4, 0.0)
+    assert recipe_of("stpm", None) == recipe_of("stpm", "fast") != paper
+    assert recipe_of("spade", None) == recipe_of("spade", "paper")
+    with pytest.raises(CheckpointError, match="got the recipe 'fast', expected paper for stad"):
+        recipe_of("stad", "fast")
 
 
 def test_trains_on_a_folder_of_good_images(finished: tuple[Path, Result], data_root: Path) -> None:
@@ -81,6 +96,7 @@ def test_every_flag_reaches_the_checkpoint(
         "--epochs": 1,
         "--batch-size": 4,
         "--learning-rate": 0.05,
+        "--cooldown": 0.5,
         "--held-out": 0.4,
         "--train-share": 0.8,
         "--every": 1,
@@ -102,6 +118,7 @@ def test_every_flag_reaches_the_checkpoint(
         "learning_rate": 0.05,
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "cooldown": 0.5,
         "held_out": 0.4,
         "train_share": 0.8,
         "seed": 3,

@@ -23,6 +23,7 @@ from stpm.train.methods.contract import (
     Upsample,
     interpolate_to,
 )
+from stpm.train.options import FitOptions
 
 __all__ = [
     "METHODS",
@@ -38,6 +39,7 @@ __all__ = [
     "configure",
     "interpolate_to",
     "open_method",
+    "recipe_of",
 ]
 
 METHODS = {
@@ -57,6 +59,25 @@ def open_method(name: str) -> Method:
         )
     method: Method = importlib.import_module(METHODS[name]).METHOD
     return method
+
+
+def recipe_of(method: str, name: str | None) -> FitOptions:
+    """Return how a method is trained.
+
+    Args:
+        method: key of `METHODS`.
+        name: of one of its recipes; None takes the default.
+
+    Raises:
+        CheckpointError: the method has no recipe of that name.
+    """
+    recipes = open_method(method).recipes
+    chosen = name or next(iter(recipes))
+    if chosen not in recipes:
+        raise CheckpointError(
+            f"got the recipe {chosen!r}, expected {' or '.join(recipes)} for {method}; choose one."
+        )
+    return recipes[chosen]
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

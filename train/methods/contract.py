@@ -8,11 +8,11 @@ checkpoint keeps the state of both. `export.graph` runs `networks` in the bundle
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -185,8 +185,8 @@ class Method(Protocol):
     """A method of anomaly detection; those here derive from it."""
 
     config: type[Config]
-    options: FitOptions
-    """The defaults of training."""
+    recipes: ClassVar[Mapping[str, FitOptions]]
+    """How to train, by name; the first is the default, "paper" what was published."""
     quantizes: bool = False
     """Whether its convolutions may run in INT8."""
     ignores: frozenset[str] = frozenset()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -301,9 +301,9 @@ class SpadeMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = SpadeConfig
-    options = FitOptions(epochs=1, batch_size=8)
+    recipes: ClassVar = {"paper": FitOptions(epochs=1, batch_size=8)}
     ignores = frozenset(
-        {"--learning-rate", "--precision", "--cache-gb", "--compile"}
+        {"--learning-rate", "--cooldown", "--from", "--precision", "--cache-gb", "--compile"}
         | {"--teacher-images", "--teacher-folder"}
     )
 

@@ -76,9 +76,9 @@ def test_a_normal_image_of_the_gallery_is_nearest_to_itself(
 def test_weights_that_end_early_are_met_with_the_setting_that_fits_them(teacher_file: Path) -> None:
     source = TeacherSource(teacher_file)
     with pytest.raises(CheckpointError, match=r"layer4.*--set image-level=layer3\.$"):
-        spade.METHOD.blank(SpadeConfig((64, 64)), spade.METHOD.options, source)
+        spade.METHOD.blank(SpadeConfig((64, 64)), spade.METHOD.recipes["paper"], source)
     config = SpadeConfig((64, 64), image_level="layer3")
-    network, _ = spade.METHOD.blank(config, spade.METHOD.options, source)
+    network, _ = spade.METHOD.blank(config, spade.METHOD.recipes["paper"], source)
     levels, pooled = network.describe(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
     assert [level.shape[1] for level in levels] == [64, 128, 256]
     torch.testing.assert_close(pooled, levels[-1].mean(dim=(2, 3)))

@@ -168,7 +168,7 @@ def test_students_learn(data_root: Path, teacher_file: Path, tmp_path: Path) -> 
         {"patch-sizes": "17", "students": "2", "teacher-steps": "1", "teacher-batch": "4"},
     )
     options = replace(
-        METHOD.options,
+        METHOD.recipes["paper"],
         epochs=3,
         train_share=0.3,
         learning_rate=1e-3,

@@ -230,3 +230,13 @@ def test_a_last_batch_of_one_image_is_used(teacher_file: Path) -> None:
     sizes: list[int] = []
     fit.run_epoch(sizes.append)
     assert sizes == [5, 1]
+
+
+def test_the_rate_falls_linearly_over_the_last_steps(data_root: Path, teacher_file: Path) -> None:
+    """12 images in batches of 5 are 3 steps an epoch; the last 6 of 12 steps cool down."""
+    options = replace(OPTIONS, epochs=4, cooldown=0.5)
+    fit, rates = start(data_root, teacher_file, options), []
+    (group,) = fit.optimiser.param_groups
+    for _ in range(4):
+        fit.run_epoch(lambda _: rates.append(group["lr"]))
+    assert rates == pytest.approx([0.1] * 7 + [0.1 * left / 6 for left in (5, 4, 3, 2, 1)])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,12 +15,17 @@ from stpm.train.methods.rd.network import LEVELS, Rd, RdConfig
 from stpm.train.methods.rd.trainer import RdTrainer
 from stpm.train.options import FitOptions
 
+PUBLISHED = FitOptions(epochs=200, batch_size=16, learning_rate=0.005, weight_decay=0.0)
+
 
 class RdMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = RdConfig
-    options = FitOptions(epochs=200, batch_size=16, learning_rate=0.005, weight_decay=0.0)
+    recipes: ClassVar = {
+        "fast": replace(PUBLISHED, epochs=40, batch_size=8, cooldown=0.5),
+        "paper": PUBLISHED,
+    }
     quantizes = True
     ignores = frozenset({"--teacher-images", "--teacher-folder"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ class StadMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = StadConfig
-    options = FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
+    recipes: ClassVar = {
+        "paper": FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
+    }
     ignores = frozenset({"--cache-gb", "--compile"})
 
     def prepare_teacher(

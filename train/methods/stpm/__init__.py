@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +19,10 @@ class StpmMethod(Method):
     """See `stpm.train.methods.Method`."""
 
     config = ModelConfig
-    options = FitOptions()
+    recipes: ClassVar = {
+        "fast": FitOptions(epochs=48, batch_size=8, cooldown=0.25),
+        "paper": FitOptions(),
+    }
     quantizes = True
     ignores = frozenset({"--teacher-images", "--teacher-folder"})
 
