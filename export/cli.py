@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 TENSORRT_FLAGS = ("--best-batch", "--optimization-level", "--workspace-mb")
 
 
+class Precision(StrEnum):
+    """What teacher and student compute in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    AUTO = "auto"
+
+
 def export(
     context: typer.Context,
     ckpt: Annotated[
@@ -29,11 +41,22 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="Bundle to write.", show_default="NAME.stpm")
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of teacher and student; auto keeps the fastest that passes its gates."),
+    ] = Precision.FP32,
     fp16: Annotated[bool, typer.Option("--fp16", help="Teacher and student in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Teacher and student in bfloat16.")] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="Convolutions in INT8, if that costs no accuracy.")
     ] = False,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="An image's score: max of its map, or topP%, the mean of its highest P percent.",
+            show_default="the checkpoint's, max",
+        ),
+    ] = None,
     camera_size: Annotated[
         str | None,
         typer.Option(help="HxW of the camera's images, to resize inside the graph."),
@@ -121,10 +144,12 @@ def export(
     _version: Version = False,
 ) -> None:
     """Export a checkpoint, verify every engine against it, and set the thresholds."""
-    precision = _precision(fp16=fp16, bf16=bf16, int8=int8)
-    if not int8 and (quantize or distil or data or category):
+    chosen = _precision(precision, fp16=fp16, bf16=bf16, int8=int8)
+    may_quantize = chosen in (Precision.INT8, Precision.AUTO)
+    if not may_quantize and (quantize or distil or data or category):
         raise typer.BadParameter(
-            "--quantize, --distil, --data and --category are for --int8 alone."
+            "--quantize, --distil, --data and --category are for INT8 alone: --int8, or "
+            "--precision auto."
         )
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
@@ -137,21 +162,26 @@ def export(
         refuse_ignored(context, TENSORRT_FLAGS, "an export without TensorRT")
     if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
         raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
-    _note_imitation(precision, engine)
+    if chosen is not Precision.AUTO:
+        _note_imitation(chosen, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     _check_out(bundle, overwrite)
 
+    from stpm.export.auto import export_fastest
     from stpm.export.options import ExportOptions
     from stpm.export.pipeline import export_bundle
     from stpm.runtime.backends.tensorrt.build import BuildOptions
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import find_category, list_images, open_category
+    from stpm.train.methods import with_score
 
     checkpoint = load_checkpoint(
         ckpt, teacher_weights, parse_size(input_size) if input_size else None
     )
+    if score is not None:
+        checkpoint = replace(checkpoint, config=with_score(checkpoint.config, score))
     options = ExportOptions(
-        precision=precision,
+        precision=chosen.value,
         distil=distil,
         camera_size=size,
         batch=limits,
@@ -163,11 +193,14 @@ def export(
     for flag, folder in (("--verify", verify), ("--calibrate", calibrate)):
         if folder is not None:
             _check_not_trained_on(checkpoint, list_images(folder), flag)
-    trained_on = _folder_or(quantize, checkpoint.train_images(), "--quantize") if int8 else []
+    trained_on = (
+        _folder_or(quantize, checkpoint.train_images(), "--quantize") if may_quantize else []
+    )
     samples = (
         open_category(data, category or find_category(ckpt, data)).test_samples() if data else []
     )
-    export_bundle(
+    build = export_fastest if chosen is Precision.AUTO else export_bundle
+    build(
         checkpoint,
         bundle,
         options,
@@ -267,11 +300,14 @@ def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) 
         )
 
 
-def _precision(**chosen: bool) -> str:
+def _precision(precision: Precision, **chosen: bool) -> Precision:
     names = [name for name, is_chosen in chosen.items() if is_chosen]
-    if len(names) > 1:
-        raise typer.BadParameter(f"{' and '.join(f'--{n}' for n in names)} exclude each other.")
-    return names[0] if names else "fp32"
+    flags = [f"--{name}" for name in names]
+    if precision is not Precision.FP32:
+        flags.append(f"--precision {precision}")
+    if len(flags) > 1:
+        raise typer.BadParameter(f"{' and '.join(flags)} exclude each other.")
+    return Precision(names[0]) if names else precision
 
 
 main = command(export)

@@ -6,13 +6,16 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from stpm.export import auto
 from stpm.export.cli import main, parse_batch
 from stpm.export.int8 import gate
 from stpm.runtime import Bundle, Detector, backends
+from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.train.checkpoint import load_checkpoint
 
 
@@ -50,6 +53,8 @@ def test_batch(text: str, limits: tuple[int, int]) -> None:
     [
         ("--fp16", "--bf16"),
         ("--bf16", "--int8"),
+        ("--fp16", "--precision", "bf16"),
+        ("--precision", "fp64"),
         ("--quantize", "good"),
         ("--fp16", "--data", "mvtec"),
         ("--batch", "0"),
@@ -239,3 +244,66 @@ def test_the_input_size_of_a_foreign_checkpoint(
     )
     assert code == 1
     assert "leave --input-size out" in stderr
+
+
+def test_an_image_score_of_the_highest_pixels(
+    checkpoint_path: Path, tmp_path: Path, data_root: Path
+) -> None:
+    """It is in the graph: the score is the mean of the map's highest 1 %, of 64x64 pixels 41."""
+    out = tmp_path / "part.stpm"
+    code, _, stderr = run("--ckpt", checkpoint_path, "--out", out, "--score", "top1%")
+    assert code == 0, stderr
+    bundle = Bundle(out)
+    assert bundle.manifest.provenance["config"]["score"] == "top1%"
+    (image, *_) = sorted((data_root / "weave/test/hole").glob("*.png"))
+    for engine in bundle.manifest.engines:
+        result = Detector(bundle, engine)(image)
+        highest = np.sort(result.anomaly_map, axis=None)[-41:]
+        assert result.score == pytest.approx(float(highest.mean()), rel=1e-5)
+    code, _, stderr = run("--ckpt", checkpoint_path, "--out", tmp_path / "b.stpm", "--score", "min")
+    assert code == 1
+    assert "got the score 'min', expected max, or topP%" in stderr
+
+
+def test_auto_keeps_the_fastest_and_says_what_it_tried(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "processor_precisions", lambda: ("fp32", "bf16"))
+    monkeypatch.setattr(
+        auto, "_latencies", lambda detectors, _: dict(zip(detectors, (2.0, 1.0), strict=True))
+    )
+    out = tmp_path / "part.stpm"
+    code, stdout, stderr = run("--ckpt", checkpoint_path, "--out", out, "--precision", "auto")
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    assert Bundle(out).manifest.precision == "bf16"
+    assert re.search(r"bf16 +1\.00 ms an image on \w+, kept\n", stderr)
+    assert re.search(r"fp32 +2\.00 ms an image on \w+\n", stderr)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part.stpm"]
+
+
+def test_auto_leaves_out_what_fails_its_gate(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "processor_precisions", lambda: ("fp32", "fp16"))
+    monkeypatch.setitem(TOLERANCES, "fp16", 0.0)
+    code, _, stderr = run(
+        "--ckpt", checkpoint_path, "--out", tmp_path / "part.stpm", "--precision", "auto"
+    )
+    assert code == 0, stderr
+    assert Bundle(tmp_path / "part.stpm").manifest.precision == "fp32"
+    assert "fp16  refused: " in stderr
+    monkeypatch.setitem(TOLERANCES, "fp32", 0.0)
+    code, _, stderr = run(
+        "--ckpt", checkpoint_path, "--out", tmp_path / "b.stpm", "--precision", "auto"
+    )
+    assert code == 1
+    assert "error: no precision passed its gates; name one with --precision." in stderr
+    assert not (tmp_path / "b.stpm").exists()
+
+
+def test_auto_tries_int8_with_labels_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "processor_precisions", lambda: ("fp32", "int8"))
+    assert auto.precisions_here(has_labels=False) == ["fp32"]
+    assert auto.precisions_here(has_labels=True) == ["fp32", "int8"]
+    monkeypatch.setattr(auto, "processor_precisions", lambda: None)
+    assert auto.precisions_here(has_labels=True) == ["fp32"]

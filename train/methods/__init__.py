@@ -40,6 +40,7 @@ __all__ = [
     "interpolate_to",
     "open_method",
     "recipe_of",
+    "with_score",
 ]
 
 METHODS = {
@@ -59,6 +60,23 @@ def open_method(name: str) -> Method:
         )
     method: Method = importlib.import_module(METHODS[name]).METHOD
     return method
+
+
+def with_score(config: Config, score: str) -> Config:
+    """Return a config whose images are scored otherwise; see `ImageScore`.
+
+    Raises:
+        CheckpointError: the score is unknown, or the method's is not read off its map.
+    """
+    values = config.to_dict()
+    if "score" not in {field.name for field in fields(config)}:  # type: ignore[arg-type]
+        raise CheckpointError(
+            f"got --score {score}, but {config.method} does not score images by their map; leave "
+            "--score out."
+        )
+    changed = config_from_dict(values | {"score": score})
+    changed.check()
+    return changed
 
 
 def recipe_of(method: str, name: str | None) -> FitOptions:

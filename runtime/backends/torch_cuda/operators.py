@@ -83,6 +83,16 @@ def vector_norm(x: Tensor, *, dim: tuple[int, ...], keepdim: bool) -> Tensor:
     return length
 
 
+def highest(x: Tensor, *, k: int, dim: int) -> Tensor:
+    """Return the k highest values along an axis, falling."""
+    return x.topk(k, dim).values
+
+
+def reshape(x: Tensor, *, shape: tuple[int, ...]) -> Tensor:
+    """Give the elements another shape, in which 0 takes an axis over and -1 what is left."""
+    return x.reshape([x.shape[i] if length == 0 else length for i, length in enumerate(shape)])
+
+
 def unsqueeze(x: Tensor, *, dim: tuple[int, ...]) -> Tensor:
     """Insert axes of length one, named by their places in the result."""
     for axis in sorted(dim):
@@ -182,6 +192,25 @@ def _reduction(
     return translate
 
 
+def _top_k(attributes: Attributes, constants: Constants) -> Call:
+    if not attributes.get("largest", 1):
+        raise BackendError(
+            "the engine torch-cuda finds the highest values alone, and this graph the lowest; "
+            "choose another engine."
+        )
+    (count,) = _integers(constants[1])
+    return highest, {"k": count, "dim": attributes.get("axis", -1)}
+
+
+def _depth_to_space(attributes: Attributes, _: Constants) -> Call:
+    if attributes.get("mode", "DCR") != "CRD":
+        raise BackendError(
+            "the engine torch-cuda rearranges channels as torch does (CRD), and this graph "
+            "otherwise; choose another engine."
+        )
+    return F.pixel_shuffle, {"upscale_factor": attributes["blocksize"]}
+
+
 def _squeeze(_: Attributes, constants: Constants) -> Call:
     return torch.squeeze, {"dim": _integers(constants[1])}
 
@@ -247,8 +276,11 @@ TRANSLATED: dict[str, Callable[[Attributes, Constants], Call]] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Pad": _pad,
+    "Reshape": lambda _, constants: (reshape, {"shape": _integers(constants[1])}),
+    "TopK": _top_k,
+    "DepthToSpace": _depth_to_space,
 }
-FROM_CONSTANTS = {"Clip", "Squeeze", "Unsqueeze", "Pad"}.union(
+FROM_CONSTANTS = {"Clip", "Squeeze", "Unsqueeze", "Pad", "Reshape", "TopK"}.union(
     name for name in TRANSLATED if name.startswith("Reduce")
 )
 """Operators of one tensor, whose other inputs become keyword arguments."""

@@ -19,6 +19,7 @@ from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels
 from stpm.train.methods.contract import Network, Upsample
 from stpm.train.methods.distances import feature_distances
+from stpm.train.methods.image_score import MAXIMUM, ImageScore
 from stpm.train.methods.smoothing import Smoothing
 
 LEVELS = ("layer1", "layer2", "layer3")
@@ -40,15 +41,18 @@ class RdConfig:
         backbone: of the teacher: resnet18 or resnet34, whose levels the decoder restores.
         input_size: (height, width) in pixels of the images, multiples of 32.
         method: always "rd".
+        score: see `ImageScore`.
     """
 
     backbone: str = "resnet18"
     input_size: tuple[int, int] = (256, 256)
     method: str = "rd"
+    score: str = MAXIMUM
 
     def check(self) -> None:
         """Refuse what cannot be built."""
         check_levels(self.backbone, LEVELS)
+        ImageScore(self.score).check()
         if self.backbone not in ("resnet18", "resnet34"):
             raise CheckpointError(
                 f"got backbone {self.backbone}, expected resnet18 or resnet34 for rd, whose levels "
@@ -99,7 +103,7 @@ class Rd(Network):
         low, middle, high = map(upsample, feature_distances(*features))
         # Halved, a squared distance is 1 - cos.
         maps: Tensor = self.smoothing(0.5 * (low + middle + high))
-        return maps, maps.amax(dim=(1, 2))
+        return maps, ImageScore(self.config.score).of(maps)
 
 
 class Restorer(nn.Module):

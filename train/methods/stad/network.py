@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stpm.runtime.errors import StpmError
 from stpm.train.backbones import IMAGENET_MEAN, IMAGENET_STD
 from stpm.train.methods.contract import Network, Upsample
+from stpm.train.methods.image_score import MAXIMUM, ImageScore
 from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetworks, check_patch_sizes
 from stpm.train.methods.stad.teacher import TeacherOptions
 
@@ -29,6 +30,7 @@ class StadConfig:
         input_size: (height, width) in pixels of the image that the networks see.
         patch_sizes: receptive fields p, one for one scale or several to be averaged.
         students: M, a scale.
+        score: see `ImageScore`.
         teacher_steps, teacher_batch, distillation, metric, compactness: see `TeacherOptions`.
     """
 
@@ -41,10 +43,12 @@ class StadConfig:
     metric: float = TeacherOptions.metric
     compactness: float = TeacherOptions.compactness
     method: str = "stad"
+    score: str = MAXIMUM
 
     def check(self) -> None:
         """Refuse what cannot be built; see `check_patch_sizes`."""
         check_patch_sizes(self.patch_sizes, self.input_size)
+        ImageScore(self.score).check()
         if min(self.students, self.teacher_steps, self.teacher_batch) < 1:
             raise StpmError("got fewer than one student, teacher step or patch; give at least 1.")
 
@@ -104,7 +108,7 @@ class Stad(Network):
         features: Sequence[Sequence[Tensor]],
         upsample: Upsample,  # noqa: ARG002, the maps have the input's size
     ) -> tuple[Tensor, Tensor]:
-        """Add both standardised errors, average the scales, and take the maximum of the map."""
+        """Add both standardised errors, average the scales, and score the map."""
         targets, students = features
         count = self.config.students
         maps = []
@@ -114,7 +118,7 @@ class Stad(Network):
             deviation = self.student.score_deviation[scale].view(1, 2, 1, 1)
             maps.append(((errors - mean) / deviation).sum(dim=1))
         combined = torch.stack(maps).mean(dim=0)
-        return combined, combined.amax(dim=(1, 2))
+        return combined, ImageScore(self.config.score).of(combined)
 
     def errors(self, scale: int, target: Tensor, students: Sequence[Tensor]) -> Tensor:
         """Compute the regression error e and the predictive uncertainty v of each pixel.

@@ -20,7 +20,7 @@ class StpmMethod(Method):
 
     config = ModelConfig
     recipes: ClassVar = {
-        "fast": FitOptions(epochs=48, batch_size=8, cooldown=0.25),
+        "fast": FitOptions(epochs=32, batch_size=4, cooldown=0.25),
         "paper": FitOptions(),
     }
     quantizes = True

@@ -12,6 +12,7 @@ from stpm.runtime.errors import CheckpointError
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
 from stpm.train.methods.contract import Network, Upsample
 from stpm.train.methods.distances import feature_distances
+from stpm.train.methods.image_score import MAXIMUM, ImageScore
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ModelConfig:
         levels: the pyramid levels that are matched.
         input_size: (height, width) in pixels of the image that the networks see.
         method: always "stpm".
+        score: see `ImageScore`.
         mean, std: the input's normalisation by channel in grey levels; empty is the backbone's.
     """
 
@@ -30,12 +32,14 @@ class ModelConfig:
     levels: tuple[str, ...] = ("layer1", "layer2", "layer3")
     input_size: tuple[int, int] = (256, 256)
     method: str = "stpm"
+    score: str = MAXIMUM
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def check(self) -> None:
         """Refuse what cannot be built; see `check_levels`."""
         check_levels(self.backbone, self.levels)
+        ImageScore(self.score).check()
         if {len(self.mean), len(self.std)} not in ({0}, {3}) or 0 in self.std:
             raise CheckpointError(
                 f"got a mean of {self.mean} and a deviation of {self.std}, expected three numbers "
@@ -69,7 +73,7 @@ class Stpm(Network):
     ) -> tuple[Tensor, Tensor]:
         """Score the levels' features of teacher and student; see `Network.score`."""
         maps = anomaly_map(feature_distances(*features), upsample)
-        return maps, maps.amax(dim=(1, 2))
+        return maps, ImageScore(self.config.score).of(maps)
 
 
 def anomaly_map(distances: Sequence[Tensor], upsample: Upsample) -> Tensor:

@@ -99,17 +99,31 @@ def test_odd_sizes_and_a_camera_that_is_resized_inside(
     assert_same(network, graph, 2, 1e-5)
 
 
-def test_stad_runs_as_it_is(stad_path: Path, tmp_path: Path) -> None:
-    graph = DeploymentGraph(load_checkpoint(stad_path).model())
+@pytest.mark.parametrize("method", ["stad", "rd"])
+def test_other_methods_run(method: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    graph = DeploymentGraph(load_checkpoint(request.getfixturevalue(f"{method}_path")).model())
     assert_same(FusedNetwork(written(graph, tmp_path), CPU), graph, 2, 1e-5)
+
+
+def test_a_score_of_the_highest_pixels(tmp_path: Path) -> None:
+    config = ModelConfig(input_size=(64, 96), score="top1%")
+    network = Stpm(config, pyramid("resnet18", config.levels)).eval()
+    graph = DeploymentGraph(network)
+    fused = FusedNetwork(written(graph, tmp_path), CPU)
+    assert operations_of(fused)["highest"] == 1
+    assert_same(fused, graph, 2, 1e-5)
 
 
 def test_what_the_engine_does_not_know_is_refused_in_one_sentence(
     spade_path: Path, tmp_path: Path
 ) -> None:
     spade: Network = load_checkpoint(spade_path).model()
-    with pytest.raises(BackendError, match=r"does not know ONNX's operator \w+, which this graph"):
+    with pytest.raises(BackendError, match="torch-cuda finds the highest values alone, and this"):
         check_graph(written(DeploymentGraph(spade), tmp_path))
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 4, 4, 3])
+    graph = helper.make_graph([helper.make_node("Erf", ["images"], ["map"])], "g", [image], [])
+    with pytest.raises(BackendError, match="does not know ONNX's operator Erf, which this graph"):
+        check_graph(helper.make_model(graph).SerializeToString())
     with pytest.raises(BackendError, match="cannot be read as ONNX"):
         check_graph(b"no graph")
 
