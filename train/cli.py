@@ -141,6 +141,13 @@ def train(
             min=0, help="Fixes the split, the initial weights and the order of the images."
         ),
     ] = 0,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment",
+            help="Shift, turn, dim and blur the images a little, where light and position vary.",
+        ),
+    ] = False,
     cache_gb: Annotated[
         float, typer.Option(min=0, help="Memory for the teacher's features, 10^9 bytes.")
     ] = 4.0,
@@ -202,6 +209,7 @@ def train(
         held_out=held_out,
         train_share=train_share,
         seed=seed,
+        augment=augment,
         cache_gb=cache_gb,
         bit_depth=bit_depth,
         device=device.value,

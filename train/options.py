@@ -25,6 +25,7 @@ class FitOptions:
         seed: fixes that choice, the split, the student's initial weights and the order of the
             images.
         bit_depth: bits that the camera uses of images of 16 bits.
+        augment: whether the images are disturbed anew in every epoch; see `stpm.train.augment`.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
         device: "auto", "cpu" or "cuda".
         precision: what the student's convolutions compute in; "auto" is bf16 where the hardware
@@ -41,6 +42,7 @@ class FitOptions:
     held_out: float = 0.2
     train_share: float = 1.0
     seed: int = 0
+    augment: bool = False
     cache_gb: float = 4.0
     bit_depth: int = FULL_DEPTH
     device: str = "auto"

@@ -31,7 +31,7 @@ from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay", "cooldown"),
-    *("held_out", "train_share", "seed", "bit_depth"),
+    *("held_out", "train_share", "seed", "augment", "bit_depth"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""
 

@@ -34,6 +34,7 @@ FLAGS = {
     "--learning-rate",
     "--cooldown",
     "--recipe",
+    "--augment",
     "--from",
     "--held-out",
     "--train-share",
@@ -111,6 +112,7 @@ def test_every_flag_reaches_the_checkpoint(
         "levels": ("layer3", "layer1"),
         "input_size": (32, 48),
         "method": "stpm",
+        "score": "max",
     }
     assert checkpoint.training["options"] == {
         "epochs": 1,
@@ -122,6 +124,7 @@ def test_every_flag_reaches_the_checkpoint(
         "held_out": 0.4,
         "train_share": 0.8,
         "seed": 3,
+        "augment": False,
         "cache_gb": 0.001,
         "bit_depth": 12,
         "device": "cpu",

@@ -15,7 +15,7 @@ from torch import Tensor
 from stpm.runtime.errors import StpmError
 from stpm.train.epochs import EpochRecord, Stopwatch
 from stpm.train.methods.contract import Network
-from stpm.train.methods.teacher_features import TeacherFeatures
+from stpm.train.methods.teacher_features import AugmentedFeatures, TeacherFeatures
 from stpm.train.options import FitOptions
 from stpm.train.replay import (
     Body,
@@ -47,7 +47,11 @@ class Distillation(OptimisedRunState, ABC):
     ) -> None:
         super().__init__(options, model.student)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.train = TeacherFeatures(model, train_images, self.device, self.target)
+        self.train = (
+            AugmentedFeatures(model, train_images, self.device, self.target, options.seed)
+            if options.augment
+            else TeacherFeatures(model, train_images, self.device, self.target)
+        )
         self.held_out = TeacherFeatures(model, held_out_images, self.device, self.target)
         self._student = torch.compile(model.student) if options.compile else model.student
         can_record = self.device.type == "cuda" and not self.scaler.is_enabled()
@@ -174,7 +178,7 @@ class Distillation(OptimisedRunState, ABC):
     def _of_index(self, images: TeacherFeatures, step: Body, state: State) -> Body:
         def batch(index: Tensor) -> tuple[Tensor, ...]:
             with self._watch.stage("teacher"):
-                return images.pixels(index), *images.targets(index)
+                return images.batch(index, self.epoch)
 
         def whole(index: Tensor) -> Tensor:
             return step(*batch(index))

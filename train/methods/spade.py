@@ -303,7 +303,15 @@ class SpadeMethod(Method):
     config = SpadeConfig
     recipes: ClassVar = {"paper": FitOptions(epochs=1, batch_size=8)}
     ignores = frozenset(
-        {"--learning-rate", "--cooldown", "--from", "--precision", "--cache-gb", "--compile"}
+        {
+            "--augment",
+            "--learning-rate",
+            "--cooldown",
+            "--from",
+            "--precision",
+            "--cache-gb",
+            "--compile",
+        }
         | {"--teacher-images", "--teacher-folder"}
     )
 

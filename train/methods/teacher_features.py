@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stpm.train.augment import Augmentation
 from stpm.train.methods.contract import Network
 
 
@@ -81,10 +82,17 @@ class TeacherFeatures:
         self.cached_count = count
         return count * per_image + image_bytes
 
+    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """Return `pixels` and `targets` of the images of an index, the same in every epoch."""
+        return self.pixels(index), *self.targets(index)
+
+    def images(self, index: Tensor) -> Tensor:
+        """Return the images of an index, uint8 (B,H,W,3), on the device."""
+        return self._images[index.to(self._images.device)].to(self._device)
+
     def pixels(self, index: Tensor) -> Tensor:
         """Return the normalised images, float32 (B,3,H,W)."""
-        images = self._images[index.to(self._images.device)]
-        normalised: Tensor = self._model.normalise(images.to(self._device))
+        normalised: Tensor = self._model.normalise(self.images(index))
         return normalised
 
     def targets(self, index: Tensor) -> list[Tensor]:
@@ -106,7 +114,34 @@ class TeacherFeatures:
             merged.append(out)
         return merged
 
-    @torch.no_grad()
     def _compute(self, index: Tensor) -> list[Tensor]:
-        features = self._model.teacher(self.pixels(index))
-        return [self._target(level).half() for level in features]
+        return self._targets_of(self.pixels(index))
+
+    @torch.no_grad()
+    def _targets_of(self, pixels: Tensor) -> list[Tensor]:
+        return [self._target(level).half() for level in self._model.teacher(pixels)]
+
+
+class AugmentedFeatures(TeacherFeatures):
+    """Images that are disturbed anew in every epoch, so that nothing of them can be kept."""
+
+    def __init__(
+        self,
+        model: Network,
+        images: NDArray[np.uint8],
+        device: torch.device,
+        target: Callable[[Tensor], Tensor],
+        seed: int,
+    ) -> None:
+        """Fix the disturbances by a seed; see `TeacherFeatures` for the rest."""
+        super().__init__(model, images, device, target)
+        self._augment = Augmentation(seed, model.input_size)
+
+    def fill(self, size_bytes: int, batch_size: int, on_images: Callable[[int], None]) -> int:  # noqa: ARG002
+        """Keep nothing; returns 0."""
+        return 0
+
+    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        """Disturb the images of an index; returns what `TeacherFeatures.batch` returns."""
+        pixels: Tensor = self._model.normalise(self._augment(self.images(index), index, epoch))
+        return pixels, *self._targets_of(pixels)

@@ -306,7 +306,7 @@ def test_other_images_are_tried_where_the_gate_refuses(
 
 def test_other_methods_are_refused(spade_path: Path, data_root: Path, tmp_path: Path) -> None:
     good = list_images(data_root / "weave/test/good")
-    with pytest.raises(ExportError, match="INT8 is for the method stpm alone, got spade"):
+    with pytest.raises(ExportError, match="INT8 is for the methods stpm, rd, got spade"):
         export_bundle(
             load_checkpoint(spade_path),
             tmp_path / "weave.stpm",
