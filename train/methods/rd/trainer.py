@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stpm.train.methods.contract import interpolate_to
-from stpm.train.methods.distances import matching_loss, unit_features
 from stpm.train.methods.distillation import Distillation
 
 BETAS = (0.5, 0.999)
@@ -36,10 +36,18 @@ class RdTrainer(Distillation):
         return level
 
     def loss(self, pixels: Tensor, targets: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
-        """Average 1 - cos over positions and batch, and sum over levels (equations 1 and 2)."""
+        """Average 1 - cos over the batch, and sum over levels.
+
+        The cosine is that of whole levels, all positions together, as in the authors' code and
+        anomalib: positions count by the strength of their features. Equation 1 of the paper takes
+        it position by position.
+        """
         levels = [target.float() for target in targets]
-        units = [unit_features(level) for level in levels]
-        return 0.5 * matching_loss(units, self.student_features(levels))
+        cosines = [
+            F.cosine_similarity(level.flatten(1), restored.float().flatten(1)).mean()
+            for level, restored in zip(levels, self.student_features(levels), strict=True)
+        ]
+        return (1 - torch.stack(cosines)).sum()
 
     def maps(self, pixels: Tensor, targets: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
         """Compute the network's own maps."""
