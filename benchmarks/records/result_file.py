@@ -16,6 +16,7 @@ from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
     GraphAblationRecord,
+    ImageScoresRecord,
     LibstpmRecord,
     LowPrecisionRecord,
     TrainingSpeedRecord,
@@ -30,6 +31,7 @@ Record = (
     | DeviceRecord
     | LowPrecisionRecord
     | GraphAblationRecord
+    | ImageScoresRecord
     | LibstpmRecord
     | TrainingSpeedRecord
 )
@@ -40,6 +42,7 @@ KINDS: dict[str, Any] = {
     "device": DeviceRecord,
     "low_precision": LowPrecisionRecord,
     "graph_ablation": GraphAblationRecord,
+    "image_scores": ImageScoresRecord,
     "libstpm": LibstpmRecord,
     "training_speed": TrainingSpeedRecord,
 }

@@ -85,6 +85,23 @@ class TrainingSpeedRecord(Header):
     least_seconds: float
 
 
+class ScoredModel(TypedDict):
+    """A model's image AUROC by score; see `stpm.train.methods.image_score.ImageScore`."""
+
+    name: str
+    method: str
+    category: str
+    image_count: int
+    image_auroc: dict[str, float]
+
+
+class ImageScoresRecord(Header):
+    """A result of kind "image_scores": several readings of the same maps."""
+
+    kind: Literal["image_scores"]
+    scored: list[ScoredModel]
+
+
 class AblationLine(TypedDict):
     """A line of an ablation's file: one training and what came of it."""
 

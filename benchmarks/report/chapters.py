@@ -16,6 +16,7 @@ from stpm.benchmarks.report.tables_device import device_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
     graph_ablation_tables,
+    image_scores_tables,
     libstpm_tables,
     low_precision_tables,
     training_speed_tables,
@@ -30,6 +31,7 @@ TITLES = {
     "libstpm": "The C library",
     "training_speed": "Training",
     "graph_ablation": "Choices in the graph",
+    "image_scores": "The image's score",
     "ablation": "Ablations",
 }
 """By kind of result, in the order of the report."""
@@ -73,6 +75,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", low_precision_tables(content))]
         case "graph_ablation":
             return [Block("", graph_ablation_tables(content))]
+        case "image_scores":
+            return [Block("", image_scores_tables(content))]
         case "libstpm":
             return [Block("", libstpm_tables(content))]
         case "training_speed":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.records.studies import (
     GraphAblationRecord,
+    ImageScoresRecord,
     LibstpmRecord,
     LowPrecisionRecord,
     TrainingSpeedRecord,
@@ -51,6 +52,17 @@ def graph_ablation_tables(content: GraphAblationRecord) -> list[Table]:
             f"{effect['lift']:+.2%}",
             f"{effect['map_difference']:.2%}",
         )
+    return [table]
+
+
+def image_scores_tables(content: ImageScoresRecord) -> list[Table]:
+    """Tabulate a result of kind "image_scores": a model a row, a score a column."""
+    kinds = list(dict.fromkeys(k for model in content["scored"] for k in model["image_auroc"]))
+    table = Table("image AUROC by the image's score", ("", *kinds))
+    for model in content["scored"]:
+        aurocs = model["image_auroc"]
+        cells = (f"{aurocs[kind]:.4f}" if kind in aurocs else "" for kind in kinds)
+        table.add(f"{model['category']}, {model['method']}\n{model['name']}", *cells)
     return [table]
 
 

@@ -1,8 +1,12 @@
-"""Paints a small data set in the layout of MVTec AD on photographs that scikit-image ships."""
+"""Paints a small data set in the layout of MVTec AD: parts under a camera, some of them damaged.
+
+The parts are photographs that scikit-image ships.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +24,12 @@ Flags = npt.NDArray[np.bool_]
 Field = npt.NDArray[np.float64]
 Painter = Callable[[Grey, np.random.Generator, float], tuple[Grey, Flags]]
 
-CATEGORIES = ("brick", "grass", "gravel")
-# The split runs along columns because the bricks shrink towards the top: both sides need all rows.
-TRAIN_COLUMNS = slice(0, 304)
-TEST_COLUMNS = slice(320, 512)
+CATEGORIES = ("brick", "coins", "page")
+SHIFT = 3  # pixels that a part may lie off, to every side
+LIGHT = 0.05  # share by which the light varies, up and down
+NOISE = 2.0  # deviation of the sensor's noise in grey levels
 SIZES = (0.10, 0.16, 0.24, 0.34)  # a defect's extent as a fraction of the tile's side
-MIN_TILE, MAX_TILE = 32, 192
+MIN_TILE, MAX_TILE = 32, 184
 
 
 def _finish(tile: Grey, painted: Field, mask: Flags) -> tuple[Grey, Flags]:
@@ -82,7 +86,7 @@ def _patch(tile: Grey, rng: np.random.Generator, size: float, *, donor: Grey) ->
     u, v = _axes(len(tile), rng, 0.6 * size)
     half, ratio = 0.5 * size, rng.uniform(0.6, 1.0)
     mask = np.abs(u / half) ** 4 + np.abs(v / (ratio * half)) ** 4 <= 1
-    piece = next(_crops(donor, rng, 1, len(tile))).astype(np.float64)
+    piece = donor.astype(np.float64)
     # Neither brightness nor contrast must give the patch away: its texture is the defect.
     piece = (piece - piece[mask].mean()) * min(tile.std() / piece.std(), 1)
     return _finish(tile, piece + tile[mask].mean() + rng.uniform(-15, 15), mask)
@@ -97,20 +101,18 @@ def _hole(tile: Grey, rng: np.random.Generator, size: float) -> tuple[Grey, Flag
     return _finish(tile, tile + cover * (0.25 * tile.mean() - tile), radius <= 1)
 
 
-def _crops(strip: Grey, rng: np.random.Generator, count: int, tile_size: int) -> Iterator[Grey]:
-    """Yields square crops at distinct offsets of a strip, half of them mirrored by chance."""
-    rows, columns = (side - tile_size + 1 for side in strip.shape)
-    if count > rows * columns:
-        raise DataError(f"got {count} images, at most {rows * columns} fit; ask for fewer")
-    for offset in rng.choice(rows * columns, count, replace=False):
-        top, left = divmod(int(offset), columns)
-        crop = strip[top : top + tile_size, left : left + tile_size]
-        # The bricks lean one way left of the middle and the other way right of it.
-        yield crop[:, ::-1] if rng.random() < 0.5 else crop
+def _captures(category: str, rng: np.random.Generator, side: int) -> Iterator[Grey]:
+    """Yields without end what a fixed camera sees of one part after the other.
 
-
-def _photograph(category: str) -> Grey:
-    return np.asarray(getattr(data, category)(), dtype=np.uint8)
+    Each part lies a little elsewhere, in a little other light, and the sensor adds noise.
+    """
+    photograph = np.asarray(getattr(data, category)(), dtype=np.float64)
+    middle = [(length - side) // 2 for length in photograph.shape]
+    while True:
+        top, left = middle + rng.integers(-SHIFT, SHIFT + 1, 2)
+        part = photograph[top : top + side, left : left + side]
+        seen = part * rng.uniform(1 - LIGHT, 1 + LIGHT) + rng.normal(0, NOISE, part.shape)
+        yield np.rint(seen.clip(0, 255)).astype(np.uint8)
 
 
 def _images(
@@ -120,25 +122,21 @@ def _images(
     index = CATEGORIES.index(category)
     # Seeded by category, so that one painted alone equals the same one painted among others.
     rng = np.random.default_rng([seed, index])
-    photograph = _photograph(category)
-    donor = _photograph(CATEGORIES[index - 1])[:, TEST_COLUMNS]
+    donor = next(_captures(CATEGORIES[index - 1], rng, tile_size))
     painters: dict[str, Painter] = {
         "scratch": _scratch,
         "blob": _blob,
         "patch": partial(_patch, donor=donor),
         "hole": _hole,
     }
-    for number, tile in enumerate(_crops(photograph[:, TRAIN_COLUMNS], rng, train_good, tile_size)):
-        yield f"train/good/{number:03}.png", tile
-    count = test_good + len(painters) * defects_per_kind
-    tests = list(_crops(photograph[:, TEST_COLUMNS], rng, count, tile_size))
-    for number, tile in enumerate(tests[:test_good]):
-        yield f"test/good/{number:03}.png", tile
-    undamaged = iter(tests[test_good:])
+    captures = _captures(category, rng, tile_size)
+    for part, count in (("train", train_good), ("test", test_good)):
+        for number, tile in enumerate(islice(captures, count)):
+            yield f"{part}/good/{number:03}.png", tile
     for kind, painter in painters.items():
-        for number in range(defects_per_kind):
+        for number, undamaged in enumerate(islice(captures, defects_per_kind)):
             size = SIZES[number % len(SIZES)] * tile_size
-            tile, mask = painter(next(undamaged), rng, size)
+            tile, mask = painter(undamaged, rng, size)
             yield f"test/{kind}/{number:03}.png", tile
             yield f"ground_truth/{kind}/{number:03}_mask.png", mask.astype(np.uint8) * np.uint8(255)
 
@@ -171,7 +169,7 @@ def _write(folder: Path, images: Iterator[tuple[str, Grey]]) -> None:
         Image.fromarray(image).save(folder / path)
 
 
-def paint_textures(
+def paint_parts(
     root: Path,
     *,
     categories: Sequence[str] = CATEGORIES,
@@ -186,10 +184,10 @@ def paint_textures(
     Args:
         root: Folder that receives one folder per category.
         categories: Names out of CATEGORIES; a repeated name is painted once.
-        train_good: Good training images per category, cut from columns 0 to 303.
-        test_good: Good test images per category, cut from columns 320 to 511.
+        train_good: Good training images per category.
+        test_good: Good test images per category, of the same part in the same light.
         defects_per_kind: Test images per kind of defect, their sizes cycling through SIZES.
-        tile_size: Side of every image in pixels, 32 to 192.
+        tile_size: Side of every image in pixels, 32 to 184.
         seed: Seed of every random choice, at least 0.
 
     Returns:
@@ -199,7 +197,7 @@ def paint_textures(
         DataError: An argument is out of range, a folder holds something or cannot be written.
 
     Source:
-        The photographs skimage.data.brick, grass and gravel (CC0); the layout of MVTec AD,
+        The photographs skimage.data.brick, coins and page; the layout of MVTec AD,
         Bergmann et al., CVPR 2019.
     """
     counts = (train_good, test_good, defects_per_kind)
@@ -207,7 +205,7 @@ def paint_textures(
     try:
         folders = _free_folders(root, categories)
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".textures-", dir=root) as unfinished:
+        with tempfile.TemporaryDirectory(prefix=".painted-", dir=root) as unfinished:
             for folder in folders:
                 images = _images(folder.name, *counts, tile_size, seed)
                 _write(Path(unfinished, folder.name), images)
@@ -231,9 +229,9 @@ def _command(
     tile_size: int = 128,
     seed: int = 0,
 ) -> None:
-    """Paint a small data set in the layout of MVTec AD on photographs of textures."""
+    """Paint a small data set in the layout of MVTec AD: parts under a camera, some damaged."""
     try:
-        folders = paint_textures(
+        folders = paint_parts(
             out,
             categories=category or CATEGORIES,
             train_good=train_good,
