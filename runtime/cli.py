@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +13,12 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.capabilities import engine_states, tried_with
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.listing import Found, counts, expand_glob, images_below, read_list
+from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.output.overlay import save_pictures
 from stpm.runtime.output.picture_names import picture_stems
-from stpm.runtime.output.result import Result
+from stpm.runtime.output.result import Result, Verdict
 
 EXIT_ANOMALY = 3
 C_SOURCES = Path(__file__).parent / "c"
@@ -93,7 +91,7 @@ def run(
     for path, stem in stems.items():
         if not path.name.startswith(stem.name):
             note(f"{path}: its name is too long for pictures; theirs begin with {stem.name}")
-    verdicts: Counter[bool] = Counter()
+    verdicts: Counter[Verdict] = Counter()
     for path in found.images:
         try:
             image = load_image(path, detector.bundle.manifest.input.bit_depth)
@@ -101,7 +99,7 @@ def run(
         except DataError as error:
             note(f"error: {error}")
             continue
-        verdicts[result.is_anomalous] += 1
+        verdicts[result.verdict] += 1
         say(_line(path, result, as_json))
         if save is not None:
             stem = save / stems[path]
@@ -111,7 +109,7 @@ def run(
     note(_summary(verdicts, found.left_out, refused))
     if refused:
         raise typer.Exit(1)
-    if fail_on_anomaly and verdicts[True]:
+    if fail_on_anomaly and verdicts["anomalous"]:
         raise typer.Exit(EXIT_ANOMALY)
 
 
@@ -131,43 +129,11 @@ def _print_engines(bundle: Path | None, as_json: bool) -> None:
         say(f"{state.name:21} {state.version or '-':12} {precisions:20} {runs}")
 
 
-def find_images(arguments: list[str], save: Path | None = None) -> Found:
-    """Expand files, folders (recursively), globs and - (paths on standard input), in order.
-
-    Args:
-        arguments: what the command was given.
-        save: the folder for pictures, where nothing is searched.
-
-    Raises:
-        DataError: a folder, a pattern or standard input names no image.
-    """
-    every = Found()
-    for argument in arguments:
-        if argument == "-":
-            found = Found(read_list(sys.stdin.buffer.read()))
-        elif Path(argument).is_dir():
-            found = images_below(Path(argument), without=save)
-        elif glob.has_magic(argument) and not Path(argument).exists():
-            found = Found(expand_glob(argument, without=save))
-        else:
-            found = Found([Path(argument)])
-        if not found.images:
-            raise DataError(_nothing_found(argument, found, save))
-        every.images += found.images
-        every.left_out += found.left_out
-    return every
-
-
-def _nothing_found(argument: str, found: Found, save: Path | None) -> str:
-    beside = f" (left out: {counts(found.left_out)})" if found.left_out else ""
-    beside += " outside the folder of --save" if save is not None and save.exists() else ""
-    return f"{argument}: matches no image{beside}; check the path."
-
-
-def _summary(verdicts: Counter[bool], left_out: Counter[str], refused: int) -> str:
+def _summary(verdicts: Counter[Verdict], left_out: Counter[str], refused: int) -> str:
     beside = f" ({counts(left_out)})" if left_out else ""
+    warned = f", to be looked at {verdicts['warn']}" if verdicts["warn"] else ""
     return (
-        f"scored {verdicts.total()}, of which anomalous {verdicts[True]}; "
+        f"scored {verdicts.total()}, of which anomalous {verdicts['anomalous']}{warned}; "
         f"left out {left_out.total()}{beside}; refused {refused}"
     )
 
@@ -175,7 +141,7 @@ def _summary(verdicts: Counter[bool], left_out: Counter[str], refused: int) -> s
 def _line(path: Path, result: Result, as_json: bool) -> str:
     if as_json:
         return json.dumps({"image": str(path)} | result.summary())
-    verdict = "ANOMALOUS" if result.is_anomalous else "ok"
+    verdict = "ok" if result.verdict == "ok" else result.verdict.upper()
     return f"{verdict:9}  {result.score:.6g}  {result.threshold:.6g}  {path}"
 
 

@@ -193,6 +193,7 @@ class Detector:
                 threshold=self.calibration.image_threshold,
                 pixel_threshold=self.calibration.pixel_threshold,
                 image_size=size,
+                warn_threshold=self.calibration.warn_threshold,
             )
             for size, anomaly_map, score in zip(image_sizes, *outputs, strict=True)
         ]

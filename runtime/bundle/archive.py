@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from stpm.runtime.bundle.manifest import (
     MAX_BATCH,
     MAX_SIDE,
+    READ_VERSIONS,
     SCHEMA_VERSION,
     EngineRecord,
     FileEntry,
@@ -226,10 +227,11 @@ def _manifest(path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: is not JSON ({error}); export the bundle again.") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in READ_VERSIONS:
         raise BundleError(
-            f"{path}: got schema version {brief(version)}, expected {SCHEMA_VERSION}; use the stpm "
-            "version that wrote it, or export again."
+            f"{path}: got schema version {brief(version)}, expected "
+            f"{' or '.join(map(str, READ_VERSIONS))}; use the stpm version that wrote it, or "
+            "export again."
         )
     try:
         return parse_manifest(values)

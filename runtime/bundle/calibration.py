@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,13 @@ from stpm.runtime.errors import BundleError, DataError
 
 INTERVAL_COVERAGE = 0.95
 """How probably `Calibration.false_alarm_interval` holds the true false-alarm rate."""
+
+MOST_SCORES = 2000
+"""Scores of good images that are kept with the thresholds."""
+MAX_DATE = 40
+"""Characters."""
+OPTIONAL = frozenset({"warn_rate", "warn_threshold", "scores", "calibrated"})
+"""Fields that bundles of schema version 1 lack."""
 
 _BISECTIONS = 50
 
@@ -31,6 +39,12 @@ class Calibration:
         image_count: how many good images the thresholds come from.
         false_alarm_interval: (low, high), the 95 % interval of the true rate of false alarms per
             good image.
+        warn_rate: the share of good images that may be put aside to be looked at, above the
+            false-alarm rate; None without such a limit.
+        warn_threshold: an image with a higher score is put aside, if it is not anomalous.
+        scores: of the good images, rising; of more than `MOST_SCORES` as many, evenly chosen.
+            Empty in bundles of schema version 1.
+        calibrated: when on site, as ISO 8601 in UTC; "" at export.
     """
 
     image_threshold: float
@@ -38,10 +52,14 @@ class Calibration:
     false_alarm_rate: float
     image_count: int
     false_alarm_interval: tuple[float, float]
+    warn_rate: float | None = None
+    warn_threshold: float | None = None
+    scores: tuple[float, ...] = ()
+    calibrated: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return asdict(self) | {"false_alarm_interval": list(self.false_alarm_interval)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: object) -> Calibration:
@@ -51,10 +69,11 @@ class Calibration:
             BundleError: a value is missing, unknown, of a wrong type or out of range.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        needed = names - OPTIONAL
+        if not isinstance(values, dict) or not needed <= set(values) <= names:
             got = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
             raise BundleError(
-                f"calibration: got {got}, expected {sorted(names)}; export the model again."
+                f"calibration: got {got}, expected {sorted(needed)}; export the model again."
             )
         interval = values["false_alarm_interval"]
         if not isinstance(interval, list | tuple) or len(interval) != 2:
@@ -70,7 +89,15 @@ class Calibration:
             raise _bad_value("image_count", "a positive integer", count)
         image_threshold = _number("image_threshold", values["image_threshold"])
         pixel_threshold = _number("pixel_threshold", values["pixel_threshold"])
-        return cls(image_threshold, pixel_threshold, rate, count, (low, high))
+        warn_rate, warn_threshold = _warn_limit(values, rate, image_threshold)
+        scores = _scores(values.get("scores", ()), count)
+        calibrated = values.get("calibrated", "")
+        if not isinstance(calibrated, str) or len(calibrated) > MAX_DATE:
+            raise _bad_value("calibrated", f"a text of at most {MAX_DATE} characters", calibrated)
+        return cls(
+            *(image_threshold, pixel_threshold, rate, count, (low, high)),
+            *(warn_rate, warn_threshold, scores, calibrated),
+        )
 
 
 def smallest_false_alarm_rate(image_count: int) -> float:
@@ -115,7 +142,10 @@ def check_image_count(count: int, false_alarm_rate: float) -> None:
 
 
 def calibrate(
-    scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32], false_alarm_rate: float
+    scores: NDArray[np.float32],
+    anomaly_maps: NDArray[np.float32],
+    false_alarm_rate: float,
+    warn_rate: float | None = None,
 ) -> Calibration:
     """Set both thresholds from good images that the model was not trained on.
 
@@ -128,6 +158,7 @@ def calibrate(
         scores: float32 (N,), one score per image, finite.
         anomaly_maps: float32 (N, H, W), finite.
         false_alarm_rate: in (0, 1).
+        warn_rate: of good images to be looked at, from the false-alarm rate to 1; None for none.
 
     Returns:
         The thresholds, with the interval of the true false-alarm rate.
@@ -144,17 +175,77 @@ def calibrate(
     _check(scores, anomaly_maps)
     count = len(scores)
     check_image_count(count, false_alarm_rate)
-    rank = math.ceil((count + 1) * (1 - rate))
+    rank = _rank(count, rate)
     pixels = anomaly_maps[0].size
     flagged = math.floor((rate * (count + 1) - 1) * pixels)
     position = count * pixels - 1 - flagged
     return Calibration(
-        image_threshold=float(np.partition(scores, rank - 1)[rank - 1]),
+        image_threshold=image_threshold(scores, false_alarm_rate),
         pixel_threshold=float(np.partition(anomaly_maps, position, axis=None)[position]),
         false_alarm_rate=float(false_alarm_rate),
         image_count=count,
         false_alarm_interval=_false_alarm_interval(count, rank),
+        warn_rate=warn_rate,
+        warn_threshold=None if warn_rate is None else image_threshold(scores, warn_rate),
+        scores=kept_scores(scores),
     )
+
+
+def image_threshold(scores: NDArray[np.float32], false_alarm_rate: float) -> float:
+    """Return the score that a new good image exceeds with at most this probability.
+
+    Args:
+        scores: float32 (N,), of good images.
+        false_alarm_rate: in (0, 1), at least `smallest_false_alarm_rate`.
+
+    Raises:
+        DataError: there are too few images for the rate.
+    """
+    check_image_count(len(scores), false_alarm_rate)
+    rank = _rank(len(scores), _exact(false_alarm_rate))
+    return float(np.partition(scores, rank - 1)[rank - 1])
+
+
+def rate_of_threshold(scores: Sequence[float], threshold: float) -> float:
+    """Return the false-alarm rate that good images' scores give a threshold: at most 1."""
+    return (1 + sum(score > threshold for score in scores)) / (len(scores) + 1)
+
+
+def kept_scores(scores: NDArray[np.float32]) -> tuple[float, ...]:
+    """Return scores in rising order, of more than `MOST_SCORES` as many, evenly chosen."""
+    rising = np.sort(scores)
+    if len(rising) > MOST_SCORES:
+        rising = rising[np.linspace(0, len(rising) - 1, MOST_SCORES).round().astype(int)]
+    return tuple(map(float, rising))
+
+
+def _rank(count: int, rate: Fraction) -> int:
+    return math.ceil((count + 1) * (1 - rate))
+
+
+def _warn_limit(
+    values: dict[str, Any], rate: float, threshold: float
+) -> tuple[float | None, float | None]:
+    warn_rate, warn_threshold = values.get("warn_rate"), values.get("warn_threshold")
+    if warn_rate is None and warn_threshold is None:
+        return None, None
+    limit = _number("warn_threshold", warn_threshold)
+    if limit > threshold:
+        raise _bad_value("warn_threshold", "a number up to image_threshold", limit)
+    share = _number("warn_rate", warn_rate)
+    if not rate <= share < 1:
+        raise _bad_value("warn_rate", "a number from false_alarm_rate to below 1", share)
+    return share, limit
+
+
+def _scores(values: object, count: int) -> tuple[float, ...]:
+    most = min(count, MOST_SCORES)
+    if not isinstance(values, list | tuple) or len(values) > most:
+        raise _bad_value("scores", f"a list of at most {most} numbers", values)
+    scores = tuple(_number("scores", value) for value in values)
+    if any(low > high for low, high in pairwise(scores)):
+        raise _bad_value("scores", "rising numbers", "others")
+    return scores
 
 
 def _exact(false_alarm_rate: float) -> Fraction:

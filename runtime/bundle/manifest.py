@@ -11,7 +11,11 @@ from typing import Any
 
 from stpm.runtime.bundle.calibration import Calibration
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Version 1 lacks what `stpm-calibrate` writes."""
+MOST_FORMER = 20
+"""Calibrations of an engine that are kept after they were replaced."""
 MAX_FILE_BYTES = 2 << 30
 MAX_SIDE = 16384
 """Pixels."""
@@ -62,6 +66,7 @@ class EngineRecord:
         verified: whether the engine ran at export and agreed with the reference.
         file: of the built engine in the bundle; None when engines are made from the graph.
         layer_precisions: of a built engine, each layer's type by its name in the graph.
+        former: thresholds that were replaced, the last first, without their scores.
     """
 
     calibration: Calibration
@@ -70,6 +75,7 @@ class EngineRecord:
     verified: bool = True
     file: str | None = None
     layer_precisions: dict[str, str] = field(default_factory=dict)
+    former: tuple[Calibration, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,16 @@ def _engine(entry: dict[str, Any], files: dict[str, FileEntry]) -> EngineRecord:
         verified,
         file,
         _texts({"layer_precisions": {}} | entry, "layer_precisions"),
+        _former(entry.get("former", [])),
     )
+
+
+def _former(values: object) -> tuple[Calibration, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"former is {brief(values)}, expected a list")
+    count = len(values)
+    _require(count <= MOST_FORMER, f"former has {count} entries, expected at most {MOST_FORMER}")
+    return tuple(map(Calibration.from_dict, values))
 
 
 def _object(values: dict[str, Any], key: str) -> dict[str, Any]:

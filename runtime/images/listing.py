@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import glob
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -122,6 +123,39 @@ def read_list(content: bytes) -> list[Path]:
     if "\0" in text:
         raise DataError("the list of paths holds zero bytes; save it as UTF-8.")
     return [Path(line) for line in map(str.strip, text.split("\n")) if line]
+
+
+def find_images(arguments: list[str], save: Path | None = None) -> Found:
+    """Expand files, folders (recursively), globs and - (paths on standard input), in order.
+
+    Args:
+        arguments: what the command was given.
+        save: the folder for pictures, where nothing is searched.
+
+    Raises:
+        DataError: a folder, a pattern or standard input names no image.
+    """
+    every = Found()
+    for argument in arguments:
+        if argument == "-":
+            found = Found(read_list(sys.stdin.buffer.read()))
+        elif Path(argument).is_dir():
+            found = images_below(Path(argument), without=save)
+        elif glob.has_magic(argument) and not Path(argument).exists():
+            found = Found(expand_glob(argument, without=save))
+        else:
+            found = Found([Path(argument)])
+        if not found.images:
+            raise DataError(_nothing_found(argument, found, save))
+        every.images += found.images
+        every.left_out += found.left_out
+    return every
+
+
+def _nothing_found(argument: str, found: Found, save: Path | None) -> str:
+    beside = f" (left out: {counts(found.left_out)})" if found.left_out else ""
+    beside += " outside the folder of --save" if save is not None and save.exists() else ""
+    return f"{argument}: matches no image{beside}; check the path."
 
 
 def _matches(folder: Path, parts: tuple[str, ...], without: Path | None) -> Iterator[Path]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Verdict = Literal["ok", "warn", "anomalous"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Result:
         threshold: an image with a higher score is anomalous.
         pixel_threshold: a pixel with a higher map value is anomalous.
         image_size: (height, width) in pixels of the input image.
+        warn_threshold: an image with a higher score that is not anomalous is to be looked at;
+            None without such a limit.
     """
 
     score: float
@@ -42,6 +46,15 @@ class Result:
     threshold: float
     pixel_threshold: float
     image_size: tuple[int, int]
+    warn_threshold: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the line is to do: "ok", "warn" (look at it) or "anomalous"."""
+        if self.is_anomalous:
+            return "anomalous"
+        is_above = self.warn_threshold is not None and self.score > self.warn_threshold
+        return "warn" if is_above else "ok"
 
     @property
     def is_anomalous(self) -> bool:
@@ -63,6 +76,7 @@ class Result:
         return {
             "score": float(self.score),
             "threshold": float(self.threshold),
+            "verdict": self.verdict,
             "is_anomalous": self.is_anomalous,
             "regions": [asdict(r) | {"box": list(r.box)} for r in self.regions],
         }

@@ -51,6 +51,8 @@ DEPTHS = (16, 12, 10)
 """Bits that a camera uses of samples of 16."""
 NETWORK_SIZE = (64, 64)
 VERDICTS = 400
+VERDICT_NUMBERS = {"ok": 0, "warn": 1, "anomalous": 2}
+"""As in stpm.h."""
 
 
 def python_tests() -> ModuleType:
@@ -178,7 +180,7 @@ def write_malformed(out: Path, tests: ModuleType) -> None:
             is_json = not isinstance(value, float) or np.isfinite(value)
             is_json = is_json and value != 10**400
             add(keys[-1] if is_json else "is not JSON", (keys, value))
-    for version in (0, 2, -1, 1.0, "1", True, None, [1], {"major": 1}):
+    for version in (0, 3, -1, 1.0, "1", True, None, [1], {"major": 1}):
         add("schema version", (("schema_version",), version))
     for name in tests.FOREIGN_NAMES + tests.ODD_NAMES:
         entry = {"sha256": "0" * 64, "size_bytes": 0}
@@ -289,7 +291,13 @@ def set_thresholds(path: Path) -> None:
     engines = {
         name: replace(
             record,
-            calibration=replace(record.calibration, image_threshold=1.9, pixel_threshold=1.6),
+            calibration=replace(
+                record.calibration,
+                image_threshold=1.9,
+                pixel_threshold=1.6,
+                warn_threshold=1.7,
+                warn_rate=0.9,
+            ),
         )
         for name, record in bundle.manifest.engines.items()
     }
@@ -309,7 +317,7 @@ def write_scores(out: Path, detector: Detector) -> None:
             stride = row_bytes(form, size[1]) + draw.randrange(8)
             result = detector(image(form, *size, stride, seed, contract.bit_depth))
             file.write(result.anomaly_map.tobytes())
-            verdict = int(result.is_anomalous)
+            verdict = VERDICT_NUMBERS[result.verdict]
             sizes = f"{form} {size[0]} {size[1]} {stride} {contract.bit_depth} {seed}"
             index.write(f"{sizes} {result.score!r} {verdict} {len(result.regions)}\n")
 

@@ -11,6 +11,7 @@ constexpr double kScoreTolerance = 1e-5;  // relative
 struct Difference {
     double score = 0, map = 0;
     int images = 0;
+    int verdicts[3] = {0, 0, 0};  // how often each occurred
 };
 
 Difference replay(const std::string &real, const std::string &name, const std::string &engine) {
@@ -42,7 +43,11 @@ Difference replay(const std::string &real, const std::string &name, const std::s
             const double difference = std::abs(static_cast<double>(map[i] - expected[i]));
             largest.map = std::max(largest.map, difference / peak);
         }
-        CHECK(result.is_anomalous == verdict);
+        std::int32_t judged = -1;
+        CHECK_STATUS(STPM_OK, detector, stpm_judge(detector, result.score, &judged));
+        CHECK(judged == verdict);
+        CHECK(result.is_anomalous == (verdict == STPM_VERDICT_ANOMALOUS));
+        ++largest.verdicts[verdict];
         CHECK(result.region_count == regions);
         ++largest.images;
     }
@@ -62,6 +67,7 @@ int main(int argc, char **argv) {
         std::printf("%-6s %s: %d images, largest difference of a score %.2g, of a map %.2g\n",
                     name, engine.c_str(), largest.images, largest.score, largest.map);
         CHECK(largest.images == 20);
+        for (const int count : largest.verdicts) CHECK(count > 0);
         CHECK(largest.score <= kScoreTolerance && largest.map <= kScoreTolerance);
     }
 }

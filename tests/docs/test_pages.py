@@ -21,6 +21,7 @@ APPS = {
     "stpm-train": "stpm.train.cli",
     "stpm-export": "stpm.export.cli",
     "stpm-run": "stpm.runtime.cli",
+    "stpm-calibrate": "stpm.runtime.site.cli",
     "stpm-bench": "stpm.benchmarks.cli",
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""What the four commands have in common: their version, their completion, `python -m`."""
+"""What the commands have in common: their version, their completion, `python -m`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ MODULES = {
     "stpm-train": "stpm.train",
     "stpm-export": "stpm.export",
     "stpm-run": "stpm.runtime",
+    "stpm-calibrate": "stpm.runtime.site",
     "stpm-bench": "stpm.benchmarks",
 }
 ROOT = Path(__file__).parents[2]

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from stpm.runtime import cli
 from stpm.runtime.bundle.archive import GOLDEN, MODEL, Bundle, write_bundle
-from stpm.runtime.cli import find_images, main
+from stpm.runtime.cli import main
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
+from stpm.runtime.images.listing import find_images
 from stpm.runtime.images.preprocess import IMAGE_SUFFIXES
 
 opened = functools.cache(Detector)

@@ -27,9 +27,13 @@ from stpm.runtime.bundle.calibration import Calibration
 
 REMOVED = object()
 RECORD = EngineRecord(
-    calibration=Calibration(1.5, 0.5, 0.1, 9, (0.003, 0.3)),
+    calibration=Calibration(
+        *(1.5, 0.5, 0.1, 9, (0.003, 0.3)),
+        *(0.3, 1.25, (0.25, 0.5, 1.25, 1.5), "2026-05-04T06:30:00+00:00"),
+    ),
     parity={"map_difference": 1e-6, "score_difference": 0.0},
     built_with={"onnxruntime": "1.20.0", "device": "CPU"},
+    former=(Calibration(1.75, 0.5, 0.1, 9, (0.003, 0.3)),),
 )
 WISHED = Manifest(
     name="part",
@@ -65,6 +69,7 @@ REQUIRED = [
     *[(*CALIBRATION, key) for key in ("image_threshold", "pixel_threshold", "false_alarm_rate")],
     *[(*CALIBRATION, key) for key in ("image_count", "false_alarm_interval")],
 ]
+CALIBRATED = Calibration(1.5, 0.5, 0.1, 9, (0.003, 0.3)).to_dict()
 NO_TEXTS = (None, 1, ["a"], "a" * 1001)
 NO_OBJECTS = (None, 1, "text", [], [["a", "b"]])
 NO_NUMBERS = (None, "1", True, [1.0], float("nan"), float("inf"), -float("inf"), 10**400)
@@ -94,12 +99,17 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     (*CALIBRATION, "image_count"): (*NO_COUNTS, 0),
     (*CALIBRATION, "false_alarm_interval"): (None, 1, [], [0.1], [0.2, 0.1], [0.1, 2], [None, 1]),
     (*CALIBRATION, "surplus"): (1,),
+    (*CALIBRATION, "warn_threshold"): (*NO_NUMBERS, 1.51),
+    (*CALIBRATION, "warn_rate"): (*NO_NUMBERS, 0.09, 1),
+    (*CALIBRATION, "scores"): (None, 1, "1", [1, 0.5], [None], [[1]], [0.5] * 10),
+    (*CALIBRATION, "calibrated"): (None, 1, ["a"], "a" * 41),
     (*ENGINE, "parity"): NO_OBJECTS,
     (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
     (*ENGINE, "built_with"): NO_OBJECTS,
     (*ENGINE, "built_with", "device"): NO_TEXTS,
     (*ENGINE, "verified"): (None, 1, "true", [True]),
     (*ENGINE, "file"): (1, "absent", "", ["model.onnx"], {}),
+    (*ENGINE, "former"): (None, 1, {}, [CALIBRATED] * 21),
     (*ENGINE, "layer_precisions"): NO_OBJECTS,
     (*ENGINE, "layer_precisions", "fp32/node"): NO_TEXTS,
     ("versions",): NO_OBJECTS,

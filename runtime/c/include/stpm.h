@@ -117,6 +117,12 @@ typedef struct stpm_result {
     int32_t is_anomalous; /* 1 when the score is above the threshold, else 0 */
 } stpm_result;
 
+typedef enum stpm_verdict {
+    STPM_VERDICT_OK = 0,
+    STPM_VERDICT_WARN = 1, /* put it aside, to be looked at */
+    STPM_VERDICT_ANOMALOUS = 2
+} stpm_verdict;
+
 /* Open a bundle: check it, load the engine, replay the golden images. Takes a second or more.
  *
  * path      the folder NAME.stpm, in UTF-8
@@ -156,6 +162,13 @@ STPM_API stpm_status stpm_submit(stpm_detector *detector, const stpm_image *imag
  * STPM_ERROR_ARGUMENT the ticket is still good, after anything else it is used up. */
 STPM_API stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t timeout_ms,
                                stpm_result *result);
+
+/* Say what the line is to do with a score of this detector.
+ *
+ * verdict   out: an stpm_verdict. Without a limit for warnings in the bundle it is never
+ *           STPM_VERDICT_WARN
+ */
+STPM_API stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict);
 
 /* Return what went wrong in the calling thread's last failed call on this detector, in one
  * sentence: what was wrong and how to fix it. Valid until that thread's next failed call. */

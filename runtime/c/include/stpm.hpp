@@ -56,6 +56,7 @@ struct Result {
     float score = 0;
     double threshold = 0;
     bool is_anomalous = false;
+    stpm_verdict verdict = STPM_VERDICT_OK;
     std::vector<float> map;            // Detector::info().map_height rows of map_width
     std::vector<stpm_region> regions;  // the highest peak first
 };
@@ -159,7 +160,10 @@ class Detector {
         return raw;
     }
 
-    static void finish(const stpm_result &raw, Result &result) {
+    void finish(const stpm_result &raw, Result &result) const {
+        std::int32_t verdict = STPM_VERDICT_OK;
+        check(stpm_judge(detector_.get(), raw.score, &verdict));
+        result.verdict = static_cast<stpm_verdict>(verdict);
         result.score = raw.score;
         result.threshold = raw.threshold;
         result.is_anomalous = raw.is_anomalous != 0;

@@ -219,6 +219,17 @@ stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t timeout_
     });
 }
 
+stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict) {
+    if (detector == nullptr) return STPM_ERROR_ARGUMENT;
+    return detector->guard([&] {
+        require(verdict, "verdict");
+        const auto &thresholds = detector->opened().thresholds();
+        *verdict = score > thresholds.image  ? STPM_VERDICT_ANOMALOUS
+                   : score > thresholds.warn ? STPM_VERDICT_WARN
+                                             : STPM_VERDICT_OK;
+    });
+}
+
 const char *stpm_last_error(stpm_detector *detector) {
     if (detector == nullptr) return "there is no detector: out of memory, or NULL was passed.";
     const std::lock_guard lock(detector->mutex);

@@ -59,7 +59,7 @@ def test_written_bundle_is_read_back(tmp_path: Path) -> None:
 def test_layout_of_the_folder(part: Path) -> None:
     assert content_of(part).keys() == {MANIFEST, MODEL, GOLDEN}
     values = read_manifest(part)
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     assert values["files"][MODEL] == {
         "sha256": hashlib.sha256(GRAPH).hexdigest(),
         "size_bytes": len(GRAPH),

@@ -48,7 +48,7 @@ def test_json_without_a_version(part: Path, content: str) -> None:
         Bundle(part)
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 1.0, "1", True, None, [1], {"major": 1}])
+@pytest.mark.parametrize("version", [0, 3, -1, 1.0, "1", True, None, [1], {"major": 1}])
 def test_other_schema_versions(part: Path, version: object) -> None:
     change_manifest(part, ("schema_version",), version)
     with pytest.raises(BundleError, match=r"got schema version .*, expected 1") as caught:

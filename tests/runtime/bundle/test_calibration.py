@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from stpm.runtime.bundle.calibration import (
+    MOST_SCORES,
     Calibration,
     calibrate,
+    image_threshold,
     images_needed,
+    kept_scores,
+    rate_of_threshold,
     smallest_false_alarm_rate,
 )
 from stpm.runtime.errors import BundleError, DataError
@@ -237,3 +241,36 @@ def test_missing_field_is_rejected() -> None:
     del values["image_count"]
     with pytest.raises(BundleError, match="expected"):
         Calibration.from_dict(values)
+
+
+def test_kept_scores_are_those_of_the_images() -> None:
+    maps = normal_maps(30)
+    kept = calibrate(maxima(maps), maps, 0.1).scores
+    assert kept == tuple(sorted(maxima(maps).tolist()))
+    many = np.random.default_rng(3).random(5000, np.float32)
+    kept = kept_scores(many)
+    assert len(kept) == MOST_SCORES
+    assert (kept[0], kept[-1]) == (many.min(), many.max())
+    for share in (0.1, 0.5, 0.99):
+        assert np.quantile(kept, share) == pytest.approx(np.quantile(many, share), abs=1e-3)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 99))
+def test_a_threshold_keeps_the_rate_it_was_made_for(count: int, percent: int) -> None:
+    """The rate that the scores give the threshold of a rate is that rate or lower."""
+    rate = percent / 100
+    if count < images_needed(rate):
+        return
+    scores = np.random.default_rng(count).permutation(count).astype(np.float32)
+    threshold = image_threshold(scores, rate)
+    assert rate_of_threshold(scores.tolist(), threshold) <= rate + 1e-12
+    assert rate_of_threshold(scores.tolist(), threshold - 1) > rate - 1e-12 or threshold == 0
+
+
+def test_warn_threshold_is_that_of_its_rate() -> None:
+    maps = normal_maps(99)
+    found = calibrate(maxima(maps), maps, 0.01, 0.1)
+    assert found.warn_threshold == calibrate(maxima(maps), maps, 0.1).image_threshold
+    assert found.warn_threshold < found.image_threshold
+    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found

@@ -173,6 +173,24 @@ def test_no_region_below_the_threshold() -> None:
     assert result(np.ones((4, 6), dtype=np.float32)).regions == ()
 
 
+@pytest.mark.parametrize(
+    ("score", "warn", "verdict"),
+    [
+        (0.5, None, "ok"),
+        (2.0, None, "ok"),
+        (2.5, None, "anomalous"),
+        (1.0, 1.0, "ok"),
+        (1.5, 1.0, "warn"),
+        (2.0, 1.0, "warn"),
+        (2.5, 1.0, "anomalous"),
+    ],
+)
+def test_verdict(score: float, warn: float | None, verdict: str) -> None:
+    inspected = Result(score, two_blobs(), 2.0, 1.0, (8, 12), warn)
+    assert inspected.verdict == verdict
+    assert inspected.is_anomalous == (verdict == "anomalous")
+
+
 def test_summary_is_json() -> None:
     inspected = Result(np.float32(5), two_blobs(), np.float32(4), np.float32(1), (8, 12))
     summary = inspected.summary()
@@ -180,6 +198,7 @@ def test_summary_is_json() -> None:
     assert summary == {
         "score": 5.0,
         "threshold": 4.0,
+        "verdict": "anomalous",
         "is_anomalous": True,
         "regions": [
             {"box": [4, 8, 8, 12], "area": 12.0, "peak": 5.0},

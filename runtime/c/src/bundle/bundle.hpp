@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <string>
 #include <utility>
@@ -33,6 +34,7 @@ struct Contract {
 
 struct Thresholds {
     double image = 0, pixel = 0;
+    double warn = std::numeric_limits<double>::infinity();  // none
 };
 
 struct FileEntry {

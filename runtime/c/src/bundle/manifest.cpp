@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -12,7 +13,9 @@ namespace {
 
 using Kind = Json::Kind;
 
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kFirstVersion = 1, kLastVersion = 2;
+constexpr std::int64_t kMostScores = 2000;
+constexpr std::size_t kMostFormer = 20, kMaxDate = 40;
 constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
 constexpr std::int64_t kMaxSide = 16384;
 constexpr std::int64_t kMaxBatch = 4096;
@@ -60,11 +63,12 @@ double number(const std::string &key, const Json &value) {
     return value.number;
 }
 
-const std::string &text(const std::string &key, const Json &value) {
+const std::string &text(const std::string &key, const Json &value,
+                        std::size_t most = kMaxText) {
     const auto starts = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; };
     const auto count = std::count_if(value.text.begin(), value.text.end(), starts);
-    if (!value.is(Kind::text) || static_cast<std::size_t>(count) > kMaxText) {
-        refuse(key, value, "a text of at most " + std::to_string(kMaxText) + " characters");
+    if (!value.is(Kind::text) || static_cast<std::size_t>(count) > most) {
+        refuse(key, value, "a text of at most " + std::to_string(most) + " characters");
     }
     return value.text;
 }
@@ -119,13 +123,54 @@ FileEntry file(const Json &entry) {
     return {digits, static_cast<std::size_t>(length)};
 }
 
+// A member that bundles of schema version 1 lack; a null is as good as none.
+const Json *optional(const Json &values, const char *key) {
+    const auto found = values.members.find(key);
+    const bool is_there = found != values.members.end() && !found->second->is(Kind::null);
+    return is_there ? found->second.get() : nullptr;
+}
+
+// The rate and the threshold of the images that are to be looked at.
+void check_warning(const Json &values, double rate, Thresholds &thresholds) {
+    const Json *limit = optional(values, "warn_threshold");
+    const Json *share = optional(values, "warn_rate");
+    if (limit == nullptr && share == nullptr) return;
+    if (limit == nullptr) refuse("warn_threshold", *share, "a number beside warn_rate");
+    if (share == nullptr) refuse("warn_rate", *limit, "a number beside warn_threshold");
+    thresholds.warn = number("warn_threshold", *limit);
+    if (thresholds.warn > thresholds.image) {
+        refuse("warn_threshold", *limit, "a number up to image_threshold");
+    }
+    if (number("warn_rate", *share) < rate || share->number >= 1) {
+        refuse("warn_rate", *share, "a number from false_alarm_rate to below 1");
+    }
+}
+
+void check_scores(const Json &values, std::int64_t count) {
+    const auto found = values.members.find("scores");
+    if (found == values.members.end()) return;
+    const Json &scores = *found->second;
+    const auto most = static_cast<std::size_t>(std::min(count, kMostScores));
+    if (!scores.is(Kind::array) || scores.items.size() > most) {
+        refuse("scores", scores, "a list of numbers, no more than good images");
+    }
+    double before = -std::numeric_limits<double>::infinity();
+    for (const Json &score : scores.items) {
+        const double value = number("scores", score);
+        if (value < before) refuse("scores", score, "rising numbers");
+        before = value;
+    }
+}
+
 Thresholds calibration(const Json &values) {
-    constexpr const char *fields[] = {"image_threshold", "pixel_threshold", "false_alarm_rate",
+    constexpr const char *needed[] = {"image_threshold", "pixel_threshold", "false_alarm_rate",
                                       "image_count", "false_alarm_interval"};
+    constexpr const char *known[] = {"warn_rate", "warn_threshold", "scores", "calibrated"};
     object("calibration", values);
-    for (const char *field : fields) member(values, field);
+    for (const char *field : needed) member(values, field);
     for (const auto &[name, value] : values.members) {
-        if (std::find(std::begin(fields), std::end(fields), name) == std::end(fields)) {
+        if (std::find(std::begin(needed), std::end(needed), name) == std::end(needed) &&
+            std::find(std::begin(known), std::end(known), name) == std::end(known)) {
             refuse("calibration: " + name, *value, "no such field");
         }
     }
@@ -142,28 +187,40 @@ Thresholds calibration(const Json &values) {
     if (number("false_alarm_rate", rate) <= 0 || rate.number >= 1) {
         refuse("false_alarm_rate", rate, "a number above 0 and below 1");
     }
-    integer("image_count", member(values, "image_count"), 1, INT64_MAX);
-    return {number("image_threshold", member(values, "image_threshold")),
-            number("pixel_threshold", member(values, "pixel_threshold"))};
+    const std::int64_t count =
+        integer("image_count", member(values, "image_count"), 1, INT64_MAX);
+    Thresholds thresholds;
+    thresholds.image = number("image_threshold", member(values, "image_threshold"));
+    thresholds.pixel = number("pixel_threshold", member(values, "pixel_threshold"));
+    check_warning(values, rate.number, thresholds);
+    check_scores(values, count);
+    const auto date = values.members.find("calibrated");
+    if (date != values.members.end()) text("calibrated", *date->second, kMaxDate);
+    return thresholds;
 }
 
 // Of an engine that was built into the bundle; this library builds its own, from the graph.
 void check_built(const Json &record, const Json &files) {
-    const auto optional = [&](const char *key) -> const Json * {
+    const auto member_or_null = [&](const char *key) -> const Json * {
         const auto found = record.members.find(key);
         return found == record.members.end() ? nullptr : found->second.get();
     };
-    const Json *file = optional("file");
-    if (file != nullptr && !file->is(Kind::null) &&
-        (!file->is(Kind::text) || files.members.count(file->text) == 0)) {
+    const Json *file = optional(record, "file");
+    if (file != nullptr && (!file->is(Kind::text) || files.members.count(file->text) == 0)) {
         refuse("file", *file, "a key of files");
     }
-    const Json *verified = optional("verified");
+    const Json *verified = member_or_null("verified");
     if (verified != nullptr && !verified->is(Kind::boolean)) {
         refuse("verified", *verified, "true or false");
     }
-    const Json *precisions = optional("layer_precisions");
+    const Json *precisions = member_or_null("layer_precisions");
     if (precisions != nullptr) texts("layer_precisions", *precisions);
+    const Json *former = member_or_null("former");
+    if (former == nullptr) return;
+    if (!former->is(Kind::array) || former->items.size() > kMostFormer) {
+        refuse("former", *former, "a list of at most 20");
+    }
+    for (const Json &thresholds : former->items) calibration(thresholds);
 }
 
 Thresholds engine(const Json &record) {
@@ -232,11 +289,11 @@ Manifest parse_manifest(const Bytes &content, const std::string &path) {
     const auto version = values.members.find("schema_version");
     const bool is_there = version != values.members.end();
     if (!is_there || !version->second->is(Kind::integer) ||
-        version->second->integer != kSchemaVersion) {
+        version->second->integer < kFirstVersion || version->second->integer > kLastVersion) {
         throw Error(STPM_ERROR_BUNDLE,
                     path + ": got schema version " + (is_there ? brief(*version->second) : "none") +
-                        ", expected " + std::to_string(kSchemaVersion) +
-                        "; use the stpm version that wrote it, or export again.");
+                        ", expected " + std::to_string(kFirstVersion) + " or " +
+                        std::to_string(kLastVersion) + "; use the stpm version that wrote it, or export again.");
     }
     try {
         return parse(values);
