@@ -22,6 +22,7 @@ APPS = {
     "stpm-export": "stpm.export.cli",
     "stpm-run": "stpm.runtime.cli",
     "stpm-bench": "stpm.benchmarks.cli",
+    "stpm-serve": "stpm.runtime.serve.cli",
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""What the four commands have in common: their version, their completion, `python -m`."""
+"""What the commands have in common: their version, their completion, `python -m`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ MODULES = {
     "stpm-export": "stpm.export",
     "stpm-run": "stpm.runtime",
     "stpm-bench": "stpm.benchmarks",
+    "stpm-serve": "stpm.runtime.serve",
 }
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sysconfig.get_path("scripts"))
