@@ -9,6 +9,7 @@ import typer
 
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.output.console import Version, known_errors, note, say
+from stpm.runtime.serve.kserve import inference_service
 from stpm.runtime.serve.options import TritonBackend, TritonOptions, check_extra, model_name
 
 main = typer.Typer(pretty_exceptions_enable=False)
@@ -77,6 +78,35 @@ def triton(
             "--camera-size, or take --backend python"
         )
     say(folder)
+
+
+@main.command()
+@known_errors
+def openvino(
+    bundle: ServedBundle,
+    repository: Annotated[
+        Path, typer.Argument(file_okay=False, help="Folder of models; made if missing.")
+    ],
+    name: Name = None,
+) -> None:
+    """Add a bundle to a repository of OpenVINO Model Server, which starts on its config.json."""
+    check_extra("onnx")
+    from stpm.runtime.serve.openvino_repository import write_model
+
+    say(write_model(Bundle(bundle), repository, name))
+
+
+@main.command()
+@known_errors
+def kserve(
+    storage_uri: Annotated[
+        str, typer.Argument(help="Where the models of `triton` lie, such as s3://bucket/models.")
+    ],
+    name: Annotated[str, typer.Option(help="Of the service.")] = "inspection",
+    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA GPUs of a replica.")] = 0,
+) -> None:
+    """Print the InferenceService (YAML) that has KServe run Triton on a repository in a store."""
+    print(inference_service(name, storage_uri, gpus=gpus), end="")
 
 
 @main.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from stpm.runtime.bundle.archive import MANIFEST, MODEL, Bundle
 from stpm.runtime.detector import calibration_of
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.partial import partial_path
+from stpm.runtime.serve.folders import check_name, next_version, write_files
 from stpm.runtime.serve.options import (
     BUNDLE,
     ONNX_ENGINES,
@@ -48,7 +48,6 @@ from stpm.runtime.serve.triton_model import TritonPythonModel
 
 __all__ = ["TritonPythonModel"]
 '''
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def write_model(
@@ -72,15 +71,10 @@ def write_model(
         BundleError: the bundle is malformed, or its batches are none of Triton's.
         DataError: the name is none of a model, or the repository has something else there.
     """
-    name = name or model_name(bundle)
-    if _NAME.fullmatch(name) is None:
-        raise DataError(
-            f"got the model name {name!r}, expected letters, digits, '.', '_' or '-'; choose one "
-            "with --name."
-        )
+    name = check_name(name or model_name(bundle))
     options = with_engine(bundle, options)
     model = repository / name
-    version = _next_version(model)
+    version = next_version(model)
     config = model_config(bundle, name, version, options)
     if model.exists():
         _join(config, model)
@@ -124,19 +118,6 @@ def version_files(bundle: Bundle, options: TritonOptions) -> Mapping[str, bytes]
     files = {f"{BUNDLE}/{name}": bundle.read(name) for name in bundle.manifest.files}
     manifest = {f"{BUNDLE}/{MANIFEST}": bundle.manifest.to_json().encode()}
     return files | manifest | {"model.py": LAUNCHER.encode()}
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a new folder; names may lead into folders of it."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-
-def _next_version(model: Path) -> int:
-    versions = [int(p.name) for p in model.glob("*") if p.is_dir() and p.name.isdecimal()]
-    return max(versions, default=0) + 1
 
 
 def _join(config: Any, model: Path) -> None:
