@@ -76,7 +76,7 @@ class Detector:
         """
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
-        self.calibration = self._calibration(self.engine_name)
+        self.calibration = calibration_of(self.bundle, self.engine_name)
         self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
         # No method of this object: a circle would keep a dropped detector's engine in memory.
         self._engines = PerProcess(
@@ -216,14 +216,16 @@ class Detector:
             f"none is installed; run {wanted or 'stpm-export again'}."
         )
 
-    def _calibration(self, engine: str) -> Calibration:
-        record = self.bundle.manifest.engines.get(engine)
-        if record is None:
-            raise BackendError(
-                f"{self.bundle.path}: has no threshold for the engine {engine}, only for "
-                f"{', '.join(self.bundle.manifest.engines)}; export again with {engine} installed."
-            )
-        return record.calibration
+
+def calibration_of(bundle: Bundle, engine: str) -> Calibration:
+    """Return an engine's own thresholds; BackendError where the bundle has none."""
+    record = bundle.manifest.engines.get(engine)
+    if record is None:
+        raise BackendError(
+            f"{bundle.path}: has no threshold for the engine {engine}, only for "
+            f"{', '.join(bundle.manifest.engines)}; export again with {engine} installed."
+        )
+    return record.calibration
 
 
 def _check_several(images: object) -> None:

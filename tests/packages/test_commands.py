@@ -17,6 +17,7 @@ MODULES = {
     "stpm-run": "stpm.runtime",
     "stpm-calibrate": "stpm.runtime.site",
     "stpm-bench": "stpm.benchmarks",
+    "stpm-serve": "stpm.runtime.serve",
 }
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sysconfig.get_path("scripts"))

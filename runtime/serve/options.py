@@ -1,0 +1,65 @@
+"""How a bundle is served, and what is needed for it."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from enum import StrEnum
+
+from stpm.runtime.bundle.archive import Bundle
+from stpm.runtime.errors import BackendError
+
+
+class TritonBackend(StrEnum):
+    """What runs the model inside Triton."""
+
+    ONNXRUNTIME = "onnxruntime"
+    PYTHON = "python"
+
+
+ONNX_ENGINES = ("onnxruntime", "onnxruntime-cuda")
+"""Engines whose thresholds fit what Triton's ONNX Runtime backend runs; the first by default."""
+
+BUNDLE = "bundle.stpm"
+"""The bundle's folder beside the launcher of the Python backend."""
+
+
+@dataclass(frozen=True)
+class TritonOptions:
+    """How Triton serves a model.
+
+    Attributes:
+        backend: what runs it.
+        engine: whose thresholds it has, and in the Python backend, which runs; None there leaves
+            the choice to the server's machine.
+        instances: copies of the model that run at once.
+        max_queue: requests that may wait; a further one is refused at once.
+        queue_delay_us: microseconds that a request waits for others to form a batch with.
+        timeout_ms: after so long in the queue a request is refused; 0 lets it wait.
+    """
+
+    backend: TritonBackend = TritonBackend.ONNXRUNTIME
+    engine: str | None = None
+    instances: int = 1
+    max_queue: int = 64
+    queue_delay_us: int = 500
+    timeout_ms: int = 0
+
+
+def model_name(bundle: Bundle) -> str:
+    """Return what a served bundle is called by default: as its folder."""
+    return bundle.path.absolute().name.removesuffix(".stpm")
+
+
+def check_extra(*modules: str) -> None:
+    """Refuse to go on without the packages of the extra `serve`.
+
+    Raises:
+        BackendError: one of these top-level modules is not installed.
+    """
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendError(
+            f"this needs {' and '.join(missing)}, which is not installed; run "
+            "pip install 'stpm[serve]'."
+        )

@@ -1,0 +1,150 @@
+"""Writes a bundle as a model of Triton's repository: a folder, its config and a version's files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from stpm.runtime.backends import ENGINES
+from stpm.runtime.bundle.archive import MANIFEST, MODEL, Bundle
+from stpm.runtime.detector import calibration_of
+from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.partial import partial_path
+from stpm.runtime.serve.folders import check_name, next_version, write_files
+from stpm.runtime.serve.options import (
+    BUNDLE,
+    ONNX_ENGINES,
+    TritonBackend,
+    TritonOptions,
+    model_name,
+)
+from stpm.runtime.serve.triton_config import (
+    WARMUP,
+    config_from_text,
+    config_text,
+    interface,
+    model_config,
+    warmup_files,
+)
+from stpm.runtime.serve.verdict_graph import with_verdict
+
+CONFIG = "config.pbtxt"
+LAUNCHER = '''"""Written by stpm-serve: runs the bundle beside this file with stpm."""
+
+import os
+import site
+import sys
+
+# Triton's Python leaves PYTHONPATH out. Its folders come before the installed packages.
+known = list(sys.path)
+for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+    site.addsitedir(folder)
+sys.path[:] = [*(path for path in sys.path if path not in known), *known]
+
+from stpm.runtime.serve.triton_model import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]
+'''
+
+
+def write_model(
+    bundle: Bundle, repository: Path, options: TritonOptions, name: str | None = None
+) -> Path:
+    """Add a bundle to a model repository, whole or not at all.
+
+    A model that is there gets a further version beside the ones it has.
+
+    Args:
+        bundle: to serve; all its files are hashed.
+        repository: the folder of models; made if it is missing.
+        options: how it is served.
+        name: of the model; None takes the bundle's folder.
+
+    Returns:
+        The version's folder.
+
+    Raises:
+        BackendError: the bundle has no thresholds for the engine.
+        BundleError: the bundle is malformed, or its batches are none of Triton's.
+        DataError: the name is none of a model, or the repository has something else there.
+    """
+    name = check_name(name or model_name(bundle))
+    options = with_engine(bundle, options)
+    model = repository / name
+    version = next_version(model)
+    config = model_config(bundle, name, version, options)
+    if model.exists():
+        _join(config, model)
+    files = version_files(bundle, options)
+    # Beside the repository: Triton takes every folder in it for a model.
+    staging = partial_path(repository.absolute().with_name(f"{repository.absolute().name}.{name}"))
+    try:
+        write_files(staging / str(version), files)
+        write_files(staging / WARMUP, warmup_files(bundle))
+        (staging / CONFIG).write_text(config_text(config), encoding="utf-8")
+        repository.mkdir(parents=True, exist_ok=True)
+        _publish(staging, model, version)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return model / str(version)
+
+
+def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
+    """Fill in the engine whose thresholds are served, and check that the bundle has them."""
+    if options.backend is TritonBackend.PYTHON:
+        if options.engine is not None:
+            calibration_of(bundle, options.engine)
+        return options
+    engine = options.engine or ONNX_ENGINES[0]
+    if engine not in ONNX_ENGINES:
+        known = f"one of {', '.join(ONNX_ENGINES)}" if engine in ENGINES else "a known engine"
+        raise BackendError(
+            f"got --engine {engine} for Triton's ONNX Runtime backend, expected {known}; take "
+            "--backend python, which runs every engine."
+        )
+    calibration_of(bundle, engine)
+    return replace(options, engine=engine)
+
+
+def version_files(bundle: Bundle, options: TritonOptions) -> Mapping[str, bytes]:
+    """Return the content of a version's folder by name."""
+    if options.backend is TritonBackend.ONNXRUNTIME:
+        assert options.engine is not None
+        calibration = bundle.manifest.engines[options.engine].calibration
+        return {MODEL: with_verdict(bundle.read(MODEL), calibration)}
+    files = {f"{BUNDLE}/{name}": bundle.read(name) for name in bundle.manifest.files}
+    manifest = {f"{BUNDLE}/{MANIFEST}": bundle.manifest.to_json().encode()}
+    return files | manifest | {"model.py": LAUNCHER.encode()}
+
+
+def _join(config: Any, model: Path) -> None:
+    """Hold a config against the one of the versions before, and take over their parameters."""
+    try:
+        former = config_from_text((model / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{model}: is there and has no {CONFIG} that can be read ({error}); remove it, or "
+            "choose another --name."
+        ) from error
+    if interface(former) != interface(config):
+        raise DataError(
+            f"{model}: its versions have another input, output, batch or backend, and Triton has "
+            "one config for all; choose another --name, or serve it as they are."
+        )
+    for key, value in former.parameters.items():
+        config.parameters[key].string_value = value.string_value
+
+
+def _publish(staging: Path, model: Path, version: int) -> None:
+    """Move what was written to its place; a reader sees the model before or after."""
+    if not model.exists():
+        staging.rename(model)
+        return
+    (model / WARMUP).mkdir(exist_ok=True)
+    for file in (staging / WARMUP).iterdir():
+        file.replace(model / WARMUP / file.name)
+    (staging / str(version)).rename(model / str(version))
+    (staging / CONFIG).replace(model / CONFIG)
