@@ -121,12 +121,12 @@ def latency(
 
     Every combination of the options is a case. Times go from a frame in memory to the decision.
     """
-    from stpm.benchmarks.measure.latency import SCENARIOS, Plan, latency_result
+    from stpm.benchmarks.measure.latency import SCENARIOS, LatencyPlan, latency_result
     from stpm.benchmarks.report.tables_speed import latency_tables
     from stpm.train.datasets import list_images
 
     check_out(out)
-    plan = Plan(
+    plan = LatencyPlan(
         bundles,
         engine,
         [s.value for s in scenario] if scenario else SCENARIOS,

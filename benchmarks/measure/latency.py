@@ -87,7 +87,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LatencyPlan:
     """What to time; the cases are the combinations that make sense.
 
     Attributes:
@@ -293,7 +293,7 @@ def open_workloads(cases: Sequence[Case], files: Sequence[Path]) -> list[Workloa
 
 
 def latency_result(
-    plan: Plan, files: Sequence[Path], *, images: int = 200, rounds: int = 10
+    plan: LatencyPlan, files: Sequence[Path], *, images: int = 200, rounds: int = 10
 ) -> LatencyRecord:
     """Time every case of a plan, and return the content of a result file.
 
@@ -304,7 +304,7 @@ def latency_result(
         rounds: into which they are divided.
 
     Raises:
-        BundleError, BackendError, DataError: see `Plan.cases` and `Detector`.
+        BundleError, BackendError, DataError: see `LatencyPlan.cases` and `Detector`.
     """
     cases = plan.cases()
     processes = sorted({(case.bundle, case.engine, case.threads) for case in cases})

@@ -59,7 +59,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Comparison:
     """How far a low-precision graph stands from the FP32 graph on labelled images.
 
     Attributes:
@@ -97,9 +97,9 @@ class Agreement:
         return found
 
 
-def measure_agreement(
+def compare_precisions(
     model: Network, category: Category, precision: str, engine: str, choices: int = 1
-) -> list[Agreement]:
+) -> list[Comparison]:
     """Run the graphs of both precisions on a category's test images.
 
     Args:
@@ -117,7 +117,7 @@ def measure_agreement(
         difference = compare(*reference, *outputs)
         rank_correlation = float(spearmanr(reference[1], outputs[1]).statistic)
         found.append(
-            Agreement(
+            Comparison(
                 precision,
                 len(samples),
                 rank_correlation,
@@ -188,12 +188,12 @@ def low_precision(
     if precision not in LIMITS:
         raise typer.BadParameter(f"got --precision {precision!r}, expected {' or '.join(LIMITS)}.")
     check_out(out)
-    found: dict[str, list[Agreement]] = {}
+    found: dict[str, list[Comparison]] = {}
     for path in models:
         model = load_checkpoint(path, teacher_weights).model()
         category = open_category(data, find_category(path, data))
         name = path.name.split(".")[0]
-        found[name] = measure_agreement(model, category, precision, engine, choices)
+        found[name] = compare_precisions(model, category, precision, engine, choices)
     comparisons = {name: [asdict(x) for x in several] for name, several in found.items()}
     if out is not None:
         content = {"engine": engine, "comparisons": comparisons}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stpm.benchmarks.measure.accuracy import accuracy_result
-from stpm.benchmarks.measure.latency import Plan, latency_result
+from stpm.benchmarks.measure.latency import LatencyPlan, latency_result
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def accuracy_content(
 @pytest.fixture(scope="session")
 def latency_content(bundle_path: Path) -> str:
     """JSON of kind "latency" over two batches, image sizes and numbers of streams."""
-    plan = Plan(
+    plan = LatencyPlan(
         [bundle_path],
         ["onnxruntime"],
         ["single_stream", "multi_stream"],

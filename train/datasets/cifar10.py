@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from stpm.runtime.errors import DataError
-from stpm.train.datasets.batches import read_batch
+from stpm.train.datasets.cifar10_files import read_batch
 from stpm.train.datasets.one_class import OneClassCategory
 
 FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin", ".")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
-from stpm.train.datasets.remembered import remembered
+from stpm.train.datasets.file_cache import cached_by_file
 
 ENDINGS = ("ubyte", "ubyte.gz")
 MAX_FILE_BYTES = 64 * 2**20
@@ -24,7 +24,7 @@ def is_idx(path: Path) -> bool:
     return path.name.endswith(ENDINGS)
 
 
-@remembered(4)
+@cached_by_file(4)
 def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read an array of bytes; the last four stay in memory.
 

@@ -16,7 +16,7 @@ from PIL import Image
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import FULL_DEPTH, load_image, read_pixels, resize
 from stpm.runtime.output.console import note
-from stpm.train.datasets.batches import read_member
+from stpm.train.datasets.cifar10_files import read_member
 from stpm.train.datasets.idx import is_idx, read_idx_member
 from stpm.train.datasets.samples import Sample
 

@@ -13,7 +13,7 @@ import typer
 
 from stpm.benchmarks.measure.gpu.cases import bars
 from stpm.benchmarks.measure.gpu.contenders import CONTENDERS, SABOTEURS
-from stpm.benchmarks.measure.gpu.run import Plan, measure
+from stpm.benchmarks.measure.gpu.run import DevicePlan, measure
 from stpm.benchmarks.measure.gpu.training import Trainings, train_models
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
@@ -69,7 +69,7 @@ def device(
         write_result(out, content)
 
     with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(
+        plan = DevicePlan(
             model,
             tuple(contender or CONTENDERS),
             _numbers(batches),

@@ -43,7 +43,7 @@ SABOTEURS = ("dies", "hangs")
 
 
 @dataclass(frozen=True)
-class Contender:
+class GpuContender:
     """Something that scores batches; all work is done when a call returns.
 
     Attributes:
@@ -66,7 +66,7 @@ class Contender:
 
 def open_contender(
     name: str, checkpoint: Path, size: int, onnx: Path, batch: int, device: str
-) -> Contender:
+) -> GpuContender:
     """Open one of `CONTENDERS`.
 
     Args:
@@ -92,7 +92,7 @@ def open_contender(
     return _engine(name, onnx.read_bytes(), (1, batch))
 
 
-def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
+def _engine(name: str, model: bytes, batch: tuple[int, int]) -> GpuContender:
     built: BuiltEngine | None = None
     if name.startswith("tensorrt"):
         from stpm.export.tensorrt import build_engine
@@ -105,7 +105,7 @@ def _engine(name: str, model: bytes, batch: tuple[int, int]) -> Contender:
         # The provider takes the CUDA libraries that torch has loaded, wherever they lie.
         importlib.import_module("torch")
     engine = open_engine(name, model, batch=batch, built=built)
-    return Contender(
+    return GpuContender(
         "fp16",
         engine.built_with(),
         engine.run,

@@ -29,7 +29,7 @@ Content = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DevicePlan:
     """What to measure.
 
     Attributes:
@@ -58,7 +58,7 @@ class Plan:
         return self.deadline - time.monotonic()
 
 
-def measure(plan: Plan, content: Content, write: Callable[[], None]) -> None:
+def measure(plan: DevicePlan, content: Content, write: Callable[[], None]) -> None:
     """Fill `content`, and write it after every step."""
     content |= {"cases": [], "correctness": {}, "starts": {}, "sustained": {}, "refused": {}}
     content["left_out"] = []
@@ -72,7 +72,7 @@ def measure(plan: Plan, content: Content, write: Callable[[], None]) -> None:
             write()
 
 
-def _measure_roofline(plan: Plan, content: Content) -> None:
+def _measure_roofline(plan: DevicePlan, content: Content) -> None:
     if plan.seconds_left <= 0:
         content["left_out"].append("roofline")
         return
@@ -90,7 +90,7 @@ def _measure_roofline(plan: Plan, content: Content) -> None:
         content["peak"], content["roofline"] = found["peak"], found["rows"]
 
 
-def _measure_size(plan: Plan, size: int, content: Content, write: Callable[[], None]) -> None:
+def _measure_size(plan: DevicePlan, size: int, content: Content, write: Callable[[], None]) -> None:
     request = _prepare(plan, size)
     prepared = _in_a_process_of_its_own("preparation", request | {"do": "prepare"}, plan)
     if "error" in prepared:
@@ -140,7 +140,7 @@ def _measure_size(plan: Plan, size: int, content: Content, write: Callable[[], N
                 write()
 
 
-def _prepare(plan: Plan, size: int) -> dict[str, Any]:
+def _prepare(plan: DevicePlan, size: int) -> dict[str, Any]:
     """Return the request that opens a contender; its graph and frames are yet to be written."""
     return {
         "do": "open",
@@ -154,13 +154,15 @@ def _prepare(plan: Plan, size: int) -> dict[str, Any]:
     }
 
 
-def _in_a_process_of_its_own(name: str, request: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _in_a_process_of_its_own(
+    name: str, request: dict[str, Any], plan: DevicePlan
+) -> dict[str, Any]:
     with WorkerProcess(name, plan.folder / "cache") as worker:
         return _ask_or_say(worker, request, OPEN_LIMIT_S, plan)
 
 
 def _ask_or_say(
-    worker: WorkerProcess, request: dict[str, Any], limit_s: float, plan: Plan
+    worker: WorkerProcess, request: dict[str, Any], limit_s: float, plan: DevicePlan
 ) -> dict[str, Any]:
     """Ask, for as long as the plan has time; what fails is the answer's `error`."""
     if request["do"] == "open":
@@ -171,7 +173,9 @@ def _ask_or_say(
         return {"error": str(error)}
 
 
-def _time_case(case: Case, workers: Sequence[WorkerProcess], plan: Plan) -> list[dict[str, Any]]:
+def _time_case(
+    case: Case, workers: Sequence[WorkerProcess], plan: DevicePlan
+) -> list[dict[str, Any]]:
     """Time a case on every worker, a block of runs each in turn, as clocks and heat change."""
     found: dict[WorkerProcess, dict[str, Any]] = {
         worker: {
@@ -210,7 +214,9 @@ def _case_line(case: dict[str, Any]) -> str:
     return f"{name}: {', '.join(texts)}, {rate:.0f} images/s"
 
 
-def _sustain(worker: WorkerProcess, modes: Sequence[str], plan: Plan, content: Content) -> None:
+def _sustain(
+    worker: WorkerProcess, modes: Sequence[str], plan: DevicePlan, content: Content
+) -> None:
     for mode in ("scores", "maps"):
         if mode not in modes or worker.name != OURS or plan.seconds_left <= 0:
             continue

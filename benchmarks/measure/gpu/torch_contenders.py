@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stpm.benchmarks.measure.gpu.contenders import COMPILED, Contender
+from stpm.benchmarks.measure.gpu.contenders import COMPILED, GpuContender
 from stpm.export.graph import DeploymentGraph
 from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import DataError
@@ -33,7 +33,7 @@ def sized_model(checkpoint: Path, size: int) -> Stpm:
     return sized.eval()
 
 
-def open_torch(name: str, checkpoint: Path, size: int, device: str) -> Contender:
+def open_torch(name: str, checkpoint: Path, size: int, device: str) -> GpuContender:
     """Open torch's modules; see `open_contender` for the arguments."""
     # FP32 means FP32: no TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -61,4 +61,4 @@ def open_torch(name: str, checkpoint: Path, size: int, device: str) -> Contender
     def scores(images: NDArray[np.uint8]) -> Any:
         return on_device(torch.from_numpy(images).to(device))[1].cpu().numpy()
 
-    return Contender(precision, {"torch": torch.__version__}, on_host, scores, on_device)
+    return GpuContender(precision, {"torch": torch.__version__}, on_host, scores, on_device)

@@ -19,7 +19,7 @@ from stpm.benchmarks.measure.gpu import cli
 from stpm.benchmarks.measure.gpu.cases import bars, cases
 from stpm.benchmarks.measure.gpu.cli import main
 from stpm.benchmarks.measure.gpu.process import WorkerProcess
-from stpm.benchmarks.measure.gpu.run import Plan, measure
+from stpm.benchmarks.measure.gpu.run import DevicePlan, measure
 from stpm.benchmarks.measure.gpu.training import Trainings, train_models
 from stpm.benchmarks.measure.roofline import Cost, Peak, cost_of
 from stpm.runtime import BackendError
@@ -132,7 +132,9 @@ def test_a_contender_that_hangs_is_given_up(tmp_path: Path) -> None:
 def test_the_time_limit_is_kept_and_what_is_left_out_is_named(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
-    plan = Plan(model, ["torch eager fp32"], [1], [64, 96], 3, "cpu", time.monotonic() - 1, folder)
+    plan = DevicePlan(
+        model, ["torch eager fp32"], [1], [64, 96], 3, "cpu", time.monotonic() - 1, folder
+    )
     content: dict[str, Any] = {}
     measure(plan, content, lambda: None)
     assert content["left_out"] == ["64x64", "roofline", "96x96"]
@@ -155,7 +157,7 @@ def test_what_surrounds_the_timing_may_fail(model: Path, tmp_path: Path) -> None
     folder = tmp_path / "work"
     folder.mkdir()
     deadline = time.monotonic() + 300
-    plan = Plan(model, ["torch eager fp32"], [1], [64, 96], 1, "cpu", deadline, folder)
+    plan = DevicePlan(model, ["torch eager fp32"], [1], [64, 96], 1, "cpu", deadline, folder)
     (folder / "64.onnx").mkdir()
     content: dict[str, Any] = {}
     measure(plan, content, lambda: None)

@@ -14,7 +14,7 @@ from stpm.benchmarks.measure import latency
 from stpm.benchmarks.measure.footprint import footprint
 from stpm.benchmarks.measure.latency import (
     Case,
-    Plan,
+    LatencyPlan,
     Workload,
     latency_result,
     open_workloads,
@@ -26,8 +26,8 @@ from stpm.runtime.errors import BackendError, DataError
 ENGINE = "onnxruntime"
 
 
-def plan(bundle: Path, **options: object) -> Plan:
-    return Plan([bundle], [ENGINE], **options)  # type: ignore[arg-type]
+def plan(bundle: Path, **options: object) -> LatencyPlan:
+    return LatencyPlan([bundle], [ENGINE], **options)  # type: ignore[arg-type]
 
 
 def test_every_sensible_combination_is_a_case(bundle_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stpm.benchmarks.studies.low_precision import Agreement, main
+from stpm.benchmarks.studies.low_precision import Comparison, main
 from stpm.export.int8 import images as quantization_images
 
 FIGURES = {"image_auroc": 0.9, "pixel_auroc": None, "aupro": 0.8}
-GOOD = Agreement("fp16", 4, 1.0, 0.004, 0.003, FIGURES, FIGURES)
+GOOD = Comparison("fp16", 4, 1.0, 0.004, 0.003, FIGURES, FIGURES)
 
 
 @pytest.mark.parametrize(("precision", "count"), [("fp16", 1), ("int8", 2)])
@@ -36,7 +36,7 @@ def test_a_model_on_its_test_images(
         assert 0 < one["map_difference"] < (0.01 if precision == "fp16" else 0.5)
         assert 0.5 < one["fp32"]["pixel_auroc"] <= 1
     assert len({one["map_difference"] for one in found}) == count
-    failures = [Agreement(**one).failures() for one in found]
+    failures = [Comparison(**one).failures() for one in found]
     assert result.exit_code == (1 if any(failures) else 0)
 
 

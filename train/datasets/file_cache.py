@@ -14,7 +14,7 @@ Content = TypeVar("Content")
 Reader = Callable[[Path], Content]
 
 
-def remembered(count: int) -> Callable[[Reader[Content]], Reader[Content]]:
+def cached_by_file(count: int) -> Callable[[Reader[Content]], Reader[Content]]:
     """Let a reader keep the content of the last few files until they change.
 
     What it returns is shared, so it should be read-only.

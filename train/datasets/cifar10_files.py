@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import DataError
-from stpm.train.datasets.remembered import remembered
+from stpm.train.datasets.file_cache import cached_by_file
 
 CLASS_COUNT = 10
 PLANES = (3, 32, 32)
@@ -34,7 +34,7 @@ NUMPY_NAMES = {
 Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-@remembered(2)
+@cached_by_file(2)
 def read_batch(path: Path) -> Batch:
     """Read a batch; the last two stay in memory.
 

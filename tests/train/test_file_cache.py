@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from stpm.runtime import DataError
-from stpm.train.datasets.remembered import remembered
+from stpm.train.datasets.file_cache import cached_by_file
 
 
 def test_a_file_is_read_again_when_it_changed_or_others_came(tmp_path: Path) -> None:
     seen: list[str] = []
 
-    @remembered(2)
+    @cached_by_file(2)
     def read(path: Path) -> str:
         seen.append(path.name)
         return path.read_text()
@@ -34,13 +34,13 @@ def test_a_file_is_read_again_when_it_changed_or_others_came(tmp_path: Path) -> 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
-        remembered(1)(Path.read_bytes)(tmp_path / "none")
+        cached_by_file(1)(Path.read_bytes)(tmp_path / "none")
 
 
 def test_threads_that_want_one_file_read_it_once() -> None:
     seen: list[Path] = []
 
-    @remembered(1)
+    @cached_by_file(1)
     def read(path: Path) -> int:
         seen.append(path)
         time.sleep(0.05)  # the others ask meanwhile
