@@ -293,9 +293,9 @@ def set_thresholds(path: Path) -> None:
             record,
             calibration=replace(
                 record.calibration,
-                image_threshold=1.9,
+                image_threshold=1.95,
                 pixel_threshold=1.6,
-                warn_threshold=1.7,
+                warn_threshold=1.864,
                 warn_rate=0.9,
             ),
         )
