@@ -23,6 +23,7 @@ APPS = {
     "stpm-run": "stpm.runtime.cli",
     "stpm-bench": "stpm.benchmarks.cli",
     "stpm-serve": "stpm.runtime.serve.cli",
+    "stpm-fleet": "stpm.fleet.cli",
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
