@@ -11,7 +11,9 @@ import msgspec
 
 from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
+from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
+from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
@@ -34,6 +36,8 @@ Record = (
     | ImageScoresRecord
     | LibstpmRecord
     | TrainingSpeedRecord
+    | ServingRecord
+    | FleetRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -45,6 +49,8 @@ KINDS: dict[str, Any] = {
     "image_scores": ImageScoresRecord,
     "libstpm": LibstpmRecord,
     "training_speed": TrainingSpeedRecord,
+    "serving": ServingRecord,
+    "fleet": FleetRecord,
 }
 """Every kind of result file, in the order of the report."""
 

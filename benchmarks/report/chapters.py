@@ -13,6 +13,8 @@ from stpm.benchmarks.report.plots_time import latency_figures, ratio_figure
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
+from stpm.benchmarks.report.tables_fleet import fleet_tables
+from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
     graph_ablation_tables,
@@ -30,6 +32,8 @@ TITLES = {
     "low_precision": "Low precision",
     "libstpm": "The C library",
     "training_speed": "Training",
+    "serving": "Serving",
+    "fleet": "Fleet",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -81,6 +85,10 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", libstpm_tables(content))]
         case "training_speed":
             return [Block("", training_speed_tables(content))]
+        case "serving":
+            return [Block("", serving_tables(content))]
+        case "fleet":
+            return [Block("", fleet_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

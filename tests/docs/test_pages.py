@@ -24,6 +24,7 @@ APPS = {
     "stpm-calibrate": "stpm.runtime.site.cli",
     "stpm-bench": "stpm.benchmarks.cli",
     "stpm-serve": "stpm.runtime.serve.cli",
+    "stpm-fleet": "stpm.fleet.cli",
 }
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -18,6 +18,7 @@ MODULES = {
     "stpm-calibrate": "stpm.runtime.site",
     "stpm-bench": "stpm.benchmarks",
     "stpm-serve": "stpm.runtime.serve",
+    "stpm-fleet": "stpm.fleet",
 }
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sysconfig.get_path("scripts"))

@@ -1,4 +1,4 @@
-"""What is packed: every folder of Python below the four floors, and the licence."""
+"""What is packed: every folder of Python below the floors, and the licence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FLOORS = ("runtime", "train", "export", "benchmarks")
+FLOORS = ("runtime", "train", "export", "benchmarks", "fleet")
 NOT_PACKED = ("runtime/c/", "benchmarks/cases/")
 """The sources of libstpm are data of stpm.runtime; pytest's cases stay in the repository."""
 

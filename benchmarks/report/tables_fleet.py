@@ -1,0 +1,42 @@
+"""A fleet as a table."""
+
+from __future__ import annotations
+
+from stpm.benchmarks.records.accuracy import METRICS
+from stpm.benchmarks.records.fleet import FleetRecord
+from stpm.benchmarks.report.tables import Table
+
+FIGURES = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "aupro")}
+
+
+def fleet_tables(content: FleetRecord) -> list[Table]:
+    """Tabulate a result of kind "fleet": a model a row, then the means over them."""
+    table = Table(
+        f"{len(content['fleet'])} models",
+        ("", *FIGURES.values(), "threshold", "MB", "seconds", "state"),
+    )
+    for model in content["fleet"]:
+        if "error" in model:
+            table.add(
+                model["name"], *[""] * (len(FIGURES) + 2), f"{model['seconds']:.0f}", "failed"
+            )
+            continue
+        figures = [model["figures"].get(name) for name in FIGURES]
+        table.add(
+            model["name"],
+            *("" if value is None else f"{value:.4f}" for value in figures),
+            f"{model['threshold']:.4g}",
+            f"{model['size_bytes'] / 1e6:.1f}",
+            f"{model['seconds']:.0f}",
+            "as it was" if model["reused"] else "built",
+        )
+    done = [model["figures"] for model in content["fleet"] if "error" not in model]
+    columns = [[figures.get(name) for figures in done] for name in FIGURES]
+    means = ["" if None in c or not c else f"{sum(map(float, c)) / len(c):.4f}" for c in columns]  # type: ignore[arg-type]
+    if any(means):
+        table.add(f"mean of {len(done)}", *means)
+    failed = Table("failed", ("", "reason"))
+    for model in content["fleet"]:
+        if "error" in model:
+            failed.add(model["name"], model["error"])
+    return [table, failed] if failed.rows else [table]

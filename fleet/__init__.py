@@ -1,0 +1,1 @@
+"""Many models at once: products and seeds trained, exported and measured on Ray."""

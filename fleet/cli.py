@@ -1,0 +1,117 @@
+"""`stpm-fleet`: many models at once, on this machine or on a cluster of Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stpm.runtime.errors import StpmError
+from stpm.runtime.output.console import Version, known_errors, note, progress, say
+
+main = typer.Typer(pretty_exceptions_enable=False)
+RECORD = "fleet.json"
+PAGE = "report.html"
+
+
+@main.callback()
+def fleet(_version: Version = False) -> None:
+    """Train and measure many models at once."""
+
+
+@main.command()
+@known_errors
+def train(
+    plan: Annotated[Path, typer.Argument(help="fleet.toml: products, seeds, and flags for all.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            help="Folder for the models.",
+            show_default="beside the file, named as it",
+        ),
+    ] = None,
+) -> None:
+    """Train, export, verify, calibrate and measure a fleet; run again, it goes on where it stopped.
+
+    Exits with 1 where a model failed; the others are done all the same.
+    """
+    from stpm.benchmarks.records.header import header
+    from stpm.benchmarks.records.result_file import write_result
+    from stpm.benchmarks.report.document import write_report
+    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables_fleet import fleet_tables
+    from stpm.fleet.build import ACCURACY, build_model, bundle_path
+    from stpm.fleet.plan import read_plan
+    from stpm.fleet.pool import ray_cluster, run_tasks
+
+    folder = out or plan.with_suffix("")
+    found = read_plan(plan, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with ray_cluster() as ray, progress("fleet", len(found.models), "models") as on_models:
+
+        def on_row(row: dict[str, Any]) -> None:
+            on_models(1)
+            state = row.get("error") or ("as it was" if row["reused"] else "built")
+            note(f"{row.get('name', 'a model')}: {state}")
+
+        rows = run_tasks(
+            ray, build_model, found.models, cpus=found.cpus, gpus=found.gpus, on_row=on_row
+        )
+    named = [
+        {"name": m.name, "product": m.product.name, "seed": m.seed, "seconds": 0.0, "reused": False}
+        | row
+        for m, row in zip(found.models, rows, strict=True)
+    ]
+    good = [m for m, row in zip(found.models, rows, strict=True) if "error" not in row]
+    record: Any = header("fleet", [bundle_path(m) for m in good]) | {"fleet": named}
+    write_result(folder / RECORD, record)
+    print_tables(fleet_tables(record))
+    accuracies = [m.folder / ACCURACY for m in good if (m.folder / ACCURACY).is_file()]
+    write_report([folder / RECORD, *accuracies], folder / PAGE)
+    say(folder / PAGE)
+    if len(good) < len(found.models):
+        raise StpmError(
+            f"{len(found.models) - len(good)} of {len(found.models)} models failed; mend what is "
+            "said of them, and run the same again."
+        )
+
+
+@main.command()
+@known_errors
+def score(
+    bundle: Annotated[str, typer.Argument(help="The folder NAME.stpm, or s3://... of one.")],
+    images: Annotated[str, typer.Argument(help="Folder of images, or s3://, gs://, https://.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of Parquet files.", show_default="NAME_scores"),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Engines at once, of one processor thread each.")
+    ] = 2,
+) -> None:
+    """Score archived images into Parquet: a row an image, and one for what cannot be read.
+
+    Run again, it scores what is not in the files yet.
+    """
+    from stpm.fleet.pool import ray_cluster
+    from stpm.fleet.score import done_before
+    from stpm.fleet.score import score as scored
+    from stpm.fleet.store import list_images, local_bundle
+    from stpm.runtime.bundle.archive import Bundle
+
+    with local_bundle(bundle) as folder:
+        Bundle(folder)
+        target = out or Path(f"{folder.name.removesuffix('.stpm')}_scores")
+        found = list_images(images)
+        done = done_before(target)
+        missing = [path for path in found if path not in done]
+        note(f"{images}: {len(found)} images, {len(found) - len(missing)} scored before")
+        if missing:
+            with ray_cluster() as ray:
+                scored(ray, folder, engine, missing, target, workers)
+    say(target)

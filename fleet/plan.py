@@ -1,0 +1,186 @@
+"""What a fleet is made of: `fleet.toml` read into models, a product and seed each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from stpm.runtime.errors import DataError
+from stpm.train.datasets import list_images, open_category
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+KNOWN = {"products", "seeds", "train", "export", "resources"}
+
+
+@dataclass(frozen=True)
+class Product:
+    """Where a product's images are; paths are relative to fleet.toml.
+
+    Attributes:
+        name: of the product.
+        good: folder of good images; None where they are those of a category.
+        data, category: root and category of a labelled data set, which is also tested on.
+    """
+
+    name: str
+    good: str | None = None
+    data: str | None = None
+    category: str | None = None
+
+    def flags(self) -> list[str]:
+        """Return the flags that name the images to stpm-train."""
+        if self.good is not None:
+            return ["--good", self.good]
+        return ["--data", str(self.data), "--category", str(self.category)]
+
+    def images(self, root: Path) -> list[Path]:
+        """List the good images below the folder of fleet.toml; DataError where there are none."""
+        if self.good is not None:
+            return list_images(root / self.good)
+        return open_category(root / str(self.data), str(self.category)).good_images()
+
+
+@dataclass(frozen=True)
+class Model:
+    """One training and what follows it.
+
+    Attributes:
+        product, seed: what is trained.
+        root: the folder of fleet.toml; work is done there.
+        folder: of the model's files.
+        train, export: flags of stpm-train and stpm-export.
+    """
+
+    product: Product
+    seed: int
+    root: Path
+    folder: Path
+    train: tuple[str, ...]
+    export: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The product's name and the seed."""
+        return f"{self.product.name}-{self.seed}"
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of all that the model comes from: images, flags, version."""
+        images = []
+        for path in self.product.images(self.root):
+            with path.open("rb") as file:
+                images.append((path.name, hashlib.file_digest(file, "sha256").hexdigest()))
+        source = {
+            "images": images,
+            "product": self.product.flags(),
+            "seed": self.seed,
+            "train": self.train,
+            "export": self.export,
+            "stpm": version("stpm"),
+        }
+        return hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fleet: its models, and the processors and GPUs that each asks Ray for."""
+
+    models: tuple[Model, ...]
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def table(self, name: str) -> dict[str, Any]:
+        value = self.values.get(name, {})
+        if not isinstance(value, dict):
+            raise DataError(f"{self.path}: {name} is {value!r}, expected a table [{name}].")
+        return value
+
+
+def read_plan(path: Path, out: Path) -> Plan:
+    """Read fleet.toml.
+
+    Args:
+        path: of the file.
+        out: folder of the models' folders.
+
+    Raises:
+        DataError: it cannot be read, or names something that is not known.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not TOML ({error}); mend that line.") from error
+    file = _File(path, values)
+    unknown = sorted(values.keys() - KNOWN)
+    if unknown:
+        raise DataError(
+            f"{path}: got {', '.join(unknown)}, expected {', '.join(sorted(KNOWN))}; remove it."
+        )
+    seeds = values.get("seeds", [0])
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(s) is int and s >= 0 for s in seeds)
+    ):
+        raise DataError(f"{path}: seeds is {seeds!r}, expected whole numbers such as [0, 1].")
+    products = [_product(path, name, value) for name, value in file.table("products").items()]
+    if not products:
+        raise DataError(f"{path}: names no product, expected lines below [products]; add one.")
+    train, export = (tuple(_flags(path, file.table(name))) for name in ("train", "export"))
+    root, folder = path.absolute().parent, out.absolute()
+    models = tuple(
+        Model(product, seed, root, folder / f"{product.name}-{seed}", train, export)
+        for product in products
+        for seed in dict.fromkeys(seeds)
+    )
+    return Plan(models, **_resources(path, file.table("resources")))
+
+
+def _product(path: Path, name: str, value: Any) -> Product:
+    if NAME.fullmatch(name) is None:
+        raise DataError(f"{path}: got product {name!r}, expected letters, digits, '.', '_', '-'.")
+    if isinstance(value, str):
+        return Product(name, good=value)
+    if isinstance(value, dict) and value.keys() <= {"data", "category"} and "data" in value:
+        texts = {"category": name} | value
+        if all(isinstance(text, str) for text in texts.values()):
+            return Product(name, **texts)
+    raise DataError(
+        f"{path}: product {name} is {value!r}, expected a folder of good images or "
+        '{ data = "ROOT" }, with category = "NAME" where that is another.'
+    )
+
+
+def _flags(path: Path, table: Mapping[str, Any]) -> list[str]:
+    """Spell a table as flags: epochs = 2 is --epochs 2, and true is the flag alone."""
+    words = []
+    for name, value in table.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, bool):
+                words += [f"--{name}"] if item else []
+            elif isinstance(item, str | int | float):
+                words += [f"--{name}", str(item)]
+            else:
+                raise DataError(f"{path}: {name} is {item!r}, expected a flag's value.")
+    return words
+
+
+def _resources(path: Path, table: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in table.items():
+        if name not in ("cpus", "gpus") or isinstance(value, bool) or not value >= 0:
+            raise DataError(f"{path}: got resources {name} = {value!r}, expected cpus and gpus.")
+    return {name: float(value) for name, value in table.items()}

@@ -1,0 +1,127 @@
+"""Scores archived images with Ray Data into Parquet: each once, resumed where it stopped."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stpm.fleet.store import read
+from stpm.runtime.detector import Detector
+from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.output.result import Result
+
+REGION = pa.struct(
+    [
+        *((side, pa.int32()) for side in ("top", "left", "bottom", "right")),
+        *(("area", pa.float64()), ("peak", pa.float64())),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("score", pa.float64()),
+        ("threshold", pa.float64()),
+        ("is_anomalous", pa.bool_()),
+        ("regions", pa.list_(REGION)),
+        ("error", pa.string()),
+    ]
+)
+"""A row an image: of one that cannot be read, `path` and `error` alone."""
+BATCH = 16
+WORKER_CPUS = 0.5
+"""What a worker asks of Ray: the rest is for reading the list and writing the files."""
+
+
+class Scorer:
+    """A worker with its own engine, on one thread."""
+
+    def __init__(self, bundle: str, engine: str | None) -> None:
+        """Open the bundle, which replays its golden images."""
+        self._detector = Detector(bundle, engine, threads=1)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Score a table of paths; see `SCHEMA`."""
+        rows = [self._row(path) for path in table["path"].to_pylist()]
+        return pa.Table.from_pylist(rows, SCHEMA)
+
+    def _row(self, path: str) -> dict[str, Any]:
+        try:
+            depth = self._detector.bundle.manifest.input.bit_depth
+            result = self._detector(load_image(read(path), depth))
+        except DataError as error:
+            return {"path": path, "error": str(error)}
+        return {
+            "path": path,
+            "score": result.score,
+            "threshold": result.threshold,
+            "is_anomalous": result.is_anomalous,
+            "regions": _regions(result),
+        }
+
+
+def done_before(out: Path) -> set[str]:
+    """Return the paths that the files of an earlier run hold.
+
+    A file that a killed run left without its end is removed: its images are scored again.
+    """
+    done: set[str] = set()
+    for file in sorted(out.glob("*.parquet")):
+        try:
+            done.update(pq.read_table(file, columns=["path"])["path"].to_pylist())
+        except pa.ArrowInvalid:
+            file.unlink()
+    return done
+
+
+def score(
+    ray: Any, bundle: Path, engine: str | None, paths: Sequence[str], out: Path, workers: int
+) -> None:
+    """Score images into Parquet files of a folder.
+
+    Args:
+        ray: from `stpm.fleet.pool.ray_cluster`.
+        bundle: on a disk that every worker sees.
+        engine: None takes the fastest.
+        paths: of the images.
+        out: the folder, seen by every worker.
+        workers: engines that run at once.
+
+    Raises:
+        BackendError: a worker's engine fails.
+    """
+    data = importlib.import_module("ray.data")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    data.DataContext.get_current().enable_progress_bars = False
+    blocks = max(1, -(-len(paths) // BATCH))
+    dataset = data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
+    scored = dataset.map_batches(
+        Scorer,
+        fn_constructor_args=(str(bundle.absolute()), engine),
+        batch_size=BATCH,
+        batch_format="pyarrow",
+        compute=data.ActorPoolStrategy(size=workers),
+        num_cpus=WORKER_CPUS,
+    )
+    try:
+        scored.write_parquet(str(out.absolute()))
+    except ray.exceptions.RayError as error:
+        reason = str(error.cause if isinstance(error, ray.exceptions.RayTaskError) else error)
+        raise BackendError(
+            f"{out}: scoring stopped ({' '.join(reason.split())}); what is written is kept; run "
+            "the same again."
+        ) from error
+
+
+def _regions(result: Result) -> list[dict[str, float]]:
+    sides = ("top", "left", "bottom", "right")
+    return [
+        dict(zip(sides, region.box, strict=True)) | {"area": region.area, "peak": region.peak}
+        for region in result.regions
+    ]
