@@ -30,7 +30,7 @@ from stpm.train.datasets import list_images
 from stpm.train.methods import configure, recipe_of
 from stpm.train.methods.stpm.network import ModelConfig
 from stpm.train.options import FitOptions
-from stpm.train.pipeline import prepare, read_source, train
+from stpm.train.pipeline import open_run, read_source, train
 
 SIZE = (64, 64)
 """(height, width) of the network's input in the tests."""
@@ -165,7 +165,7 @@ def checkpoint_path(
     """A student of two epochs."""
     out = tmp_path_factory.mktemp("checkpoint") / "weave.pt"
     source = read_source(data_root / "weave/train/good", CONFIG, OPTIONS)
-    fit, blank = prepare(source, CONFIG, OPTIONS, teacher_weights=teacher_file)
+    fit, blank = open_run(source, CONFIG, OPTIONS, teacher_weights=teacher_file)
     fit.cache_teacher(lambda _: None)
     for _ in train(fit, blank, out, lambda _: None):
         pass
@@ -182,7 +182,7 @@ def _trained(method: str, settings: dict[str, str], good: Path, teacher: Path, o
         recipe_of(method, "paper"), epochs=1, train_share=share, device="cpu", precision="fp32"
     )
     source = read_source(good, config, options)
-    fit, blank = prepare(
+    fit, blank = open_run(
         source, config, options, teacher_weights=teacher, teacher_folder=out.parent / "teachers"
     )
     fit.prepare(lambda _: None)

@@ -293,7 +293,7 @@ def _run(
     source = pipeline.read_source(folder, config, options, on_bad, images=images)
     counts = f"{len(source.train_index)} images to train, {len(source.held_out_index)} held out"
     note(f"{folder}: {counts}")
-    fit, blank = pipeline.prepare(
+    fit, blank = pipeline.open_run(
         source,
         config,
         options,

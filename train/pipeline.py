@@ -85,7 +85,7 @@ def _silently(*_: object) -> Iterator[Callable[[int], None]]:
     yield lambda _: None
 
 
-def prepare(
+def open_run(
     source: Source,
     config: Config,
     options: FitOptions,
@@ -145,7 +145,7 @@ def train(
     """Run the remaining epochs; the checkpoint and the log are on disk every few seconds.
 
     Args:
-        fit, blank: from `prepare`.
+        fit, blank: from `open_run`.
         out: the checkpoint's path; the log is `log_path(out)`.
         on_step: called after each step with its number of images.
 

@@ -26,7 +26,7 @@ class RunFiles:
         """Write nothing yet.
 
         Args:
-            fit, blank: from `stpm.train.pipeline.prepare`.
+            fit, blank: from `stpm.train.pipeline.open_run`.
             out: the checkpoint's path; the log is `log_path(out)`.
         """
         self._fit, self._blank, self._out = fit, blank, out

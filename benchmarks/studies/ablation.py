@@ -125,7 +125,7 @@ def _train(run: Run, folder: Path, images: Sequence[Path], out: Path) -> Checkpo
     config = ModelConfig(run.cell.backbone, run.cell.levels, run.input_size)
     options = FitOptions(epochs=run.epochs, train_share=run.cell.train_share, seed=run.seed)
     source = pipeline.read_source(folder, config, options, images=images)
-    fit, blank = pipeline.prepare(
+    fit, blank = pipeline.open_run(
         source,
         config,
         options,

@@ -31,7 +31,7 @@ def begin(
 ) -> tuple[Trainer, Checkpoint]:
     """12 images to train on, 3 held out."""
     source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
-    fit, blank = pipeline.prepare(
+    fit, blank = pipeline.open_run(
         source, CONFIG, options, teacher_weights=teacher_file, resume=resume
     )
     fit.prepare(lambda _: None)

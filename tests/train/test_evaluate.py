@@ -20,7 +20,7 @@ from stpm.train.evaluate import BATCH_SIZE, Outputs, evaluate, score_files, torc
 from stpm.train.methods.stpm.network import ModelConfig
 from stpm.train.metrics import auroc, evaluate_maps
 from stpm.train.options import FitOptions
-from stpm.train.pipeline import prepare, read_source, train
+from stpm.train.pipeline import open_run, read_source, train
 
 MAP_SIZE = (16, 24)
 
@@ -143,7 +143,7 @@ def test_a_trained_student_finds_the_holes(
     config = ModelConfig(input_size=(64, 64))
     options = FitOptions(4, 4, learning_rate=0.1, device="cpu", precision="fp32")
     source = read_source(data_root / "weave/train/good", config, options)
-    fit, blank = prepare(source, config, options, teacher_weights=teacher_file)
+    fit, blank = open_run(source, config, options, teacher_weights=teacher_file)
     fit.prepare(lambda _: None)
     for _ in train(fit, blank, tmp_path / "weave.pt", lambda _: None):
         pass

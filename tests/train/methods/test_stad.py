@@ -160,7 +160,7 @@ def test_settings_are_read_as_they_are_typed() -> None:
 def test_students_learn(data_root: Path, teacher_file: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from stpm.train.pipeline import prepare, read_source
+    from stpm.train.pipeline import open_run, read_source
 
     config = configure(
         "stad",
@@ -177,7 +177,7 @@ def test_students_learn(data_root: Path, teacher_file: Path, tmp_path: Path) -> 
     )
     source = read_source(data_root / "weave/train/good", config, options)
     teacher = TeacherSource(teacher_file, None, tmp_path)
-    fit, _ = prepare(
+    fit, _ = open_run(
         source, config, options, teacher_weights=teacher.weights, teacher_folder=teacher.folder
     )
     fit.prepare(lambda _: None)

@@ -120,7 +120,7 @@ def fit_with_cache(data_root: Path, teacher_file: Path, images: int) -> StpmTrai
     """The cache holds that many images and not one more."""
     options = replace(OPTIONS, cache_gb=(images + 0.5) * BYTES_PER_IMAGE / BYTES_PER_GB)
     source = pipeline.read_source(data_root / "weave/train/good", CONFIG, options)
-    fit, _ = pipeline.prepare(source, CONFIG, options, teacher_weights=teacher_file)
+    fit, _ = pipeline.open_run(source, CONFIG, options, teacher_weights=teacher_file)
     seen: list[int] = []
     assert fit.cache_teacher(seen.append) == images * BYTES_PER_IMAGE
     assert sum(seen) == images
