@@ -1,0 +1,179 @@
+"""New thresholds for a bundle's engines, from good images or by hand; old ones are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.runtime.backends import Outputs
+from stpm.runtime.bundle.archive import Bundle, check_readable, write_bundle
+from stpm.runtime.bundle.calibration import (
+    Calibration,
+    calibrate,
+    image_threshold,
+    rate_of_threshold,
+    smallest_false_alarm_rate,
+)
+from stpm.runtime.bundle.manifest import MOST_FORMER, EngineRecord
+from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import load_image
+
+USUAL_RATES = (0.001, 0.01, 0.05)
+"""Rates of false alarms that known defects are held against, beside the one asked for."""
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Finds:
+    """What a threshold finds of known defects.
+
+    Attributes:
+        false_alarm_rate: that the good images give the threshold.
+        threshold: of the image's score.
+        found: images of defects above it.
+        rejected: good images above it.
+    """
+
+    false_alarm_rate: float
+    threshold: float
+    found: int
+    rejected: int
+
+
+def score_images(
+    detector: Detector, paths: Sequence[Path], on_images: Callable[[int], None] = lambda _: None
+) -> Outputs:
+    """Score files, a few at a time.
+
+    Args:
+        detector: that will run on the line.
+        paths: at least one.
+        on_images: called with the number of images done since the last call.
+
+    Returns:
+        Maps float32 (N,H,W) and scores float32 (N,).
+
+    Raises:
+        DataError: a file cannot be scored.
+    """
+    bit_depth = detector.bundle.manifest.input.bit_depth
+    outputs = []
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        images = [load_image(path, bit_depth) for path in batch]
+        outputs.append(detector.infer(detector.prepare(images)))
+        on_images(len(batch))
+    maps, scores = map(np.concatenate, zip(*outputs, strict=True))
+    return maps, scores
+
+
+def from_good_images(
+    outputs: Outputs, false_alarm_rate: float | None, warn_rate: float | None, wished: float
+) -> Calibration:
+    """Set thresholds from good images' maps and scores; see `calibrate`.
+
+    Args:
+        outputs: of the engine, for good images.
+        false_alarm_rate: asked for; None takes the one `wished`, or the lowest that the images
+            support.
+        warn_rate: see `calibrate`.
+        wished: such as the rate before.
+
+    Raises:
+        DataError: too few images, or a warn rate below the false-alarm rate.
+    """
+    maps, scores = outputs
+    rate = false_alarm_rate
+    if rate is None:
+        rate = max(wished, smallest_false_alarm_rate(len(scores)))
+    if warn_rate is not None and warn_rate < rate:
+        raise DataError(
+            f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of {rate:g}: "
+            "fewer images are rejected than looked at; raise it."
+        )
+    return replace(calibrate(scores, maps, rate, warn_rate), calibrated=_now())
+
+
+def by_hand(before: Calibration, threshold: float) -> Calibration:
+    """Set the image's threshold; its rate is what the kept scores give it.
+
+    Raises:
+        DataError: no scores are kept.
+    """
+    if not before.scores:
+        raise DataError(
+            "the bundle keeps no scores of good images to say what a threshold promises; "
+            "calibrate it on good images first: stpm-calibrate BUNDLE GOOD."
+        )
+    warn = before.warn_threshold
+    keeps_warning = warn is not None and warn <= threshold
+    rate = min(rate_of_threshold(before.scores, threshold), 1 - 1e-9)
+    return replace(
+        before,
+        image_threshold=threshold,
+        # An image that is rejected by its map's maximum shows where.
+        pixel_threshold=min(before.pixel_threshold, threshold),
+        false_alarm_rate=rate,
+        false_alarm_interval=(0.0, 1.0),
+        warn_rate=max(before.warn_rate or rate, rate) if keeps_warning else None,
+        warn_threshold=warn if keeps_warning else None,
+        calibrated=_now(),
+    )
+
+
+def against_defects(
+    good: NDArray[np.float32], bad: NDArray[np.float32], calibration: Calibration
+) -> list[Finds]:
+    """Say what known defects score at usual rates, at the calibrated one, and with none missed.
+
+    Args:
+        good, bad: float32 (N,), scores of good images and of defects.
+        calibration: from these good images.
+
+    Returns:
+        By falling threshold; the last finds all.
+    """
+    supported = smallest_false_alarm_rate(len(good))
+    rates = {rate for rate in USUAL_RATES if rate >= supported}
+    thresholds = {image_threshold(good, rate) for rate in rates} | {calibration.image_threshold}
+    # An image is anomalous above the threshold, so that the lowest defect lies above this one.
+    thresholds.add(float(np.nextafter(bad.min(), np.float32(-np.inf), dtype=np.float32)))
+    return [
+        Finds(
+            rate_of_threshold(good.tolist(), threshold),
+            threshold,
+            int((bad > threshold).sum()),
+            int((good > threshold).sum()),
+        )
+        for threshold in sorted(thresholds, reverse=True)
+    ]
+
+
+def replaced(record: EngineRecord, calibration: Calibration) -> EngineRecord:
+    """Return an engine's record with other thresholds; the former ones are kept."""
+    former = (replace(record.calibration, scores=()), *record.former)[:MOST_FORMER]
+    return replace(record, calibration=calibration, former=former)
+
+
+def write_thresholds(bundle: Bundle, calibrations: Mapping[str, Calibration]) -> None:
+    """Replace a bundle by one with these thresholds by engine, whole or not at all.
+
+    Raises:
+        BundleError: a file of it cannot be read, or does not match its hash.
+    """
+    engines = {
+        name: replaced(record, calibrations[name]) if name in calibrations else record
+        for name, record in bundle.manifest.engines.items()
+    }
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    write_bundle(bundle.path, replace(bundle.manifest, engines=engines), files, check_readable)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
