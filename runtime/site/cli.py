@@ -7,11 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from stpm.runtime.backends import installed_engines
+from stpm.runtime.backends import Outputs, installed_engines
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.detector import Detector
@@ -84,20 +82,19 @@ def calibrate(
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
     found: dict[str, Calibration] = {}
     defects: dict[str, list[Finds]] = {}
-    if threshold is not None:
-        for detector in detectors:
-            found[detector.engine_name] = by_hand(detector.calibration, threshold)
-    else:
-        good_paths, bad_paths = _images(good or []), _images(bad or [])
-        for detector in detectors:
-            name = detector.engine_name
-            with progress(f"{name}, good images", len(good_paths)) as on_images:
-                outputs = score_images(detector, good_paths, on_images)
-            before = detector.calibration.false_alarm_rate
-            found[name] = from_good_images(outputs, false_alarm_rate, warn_rate, before)
-            if bad_paths:
-                bad_scores = _scores(detector, bad_paths)
-                defects[name] = against_defects(outputs[1], bad_scores, found[name])
+    good_paths, bad_paths = _images(good or []), _images(bad or [])
+    for detector in detectors:
+        name, before = detector.engine_name, detector.calibration
+        if threshold is not None:
+            found[name] = by_hand(before, threshold)
+            continue
+        outputs = _scored(detector, "good images", good_paths)
+        found[name] = from_good_images(
+            outputs, false_alarm_rate, warn_rate, before.false_alarm_rate
+        )
+        if bad_paths:
+            _, bad_scores = _scored(detector, "defects", bad_paths)
+            defects[name] = against_defects(outputs[1], bad_scores, found[name])
     if not dry_run:
         write_thresholds(opened, found)
     if as_json:
@@ -105,7 +102,7 @@ def calibrate(
     else:
         for name, calibration in found.items():
             say(_line(name, opened.manifest.engines[name].calibration, calibration))
-            for line in _table(bundle, defects.get(name, []), len(bad_paths) if bad else 0):
+            for line in _table(bundle, defects.get(name, []), len(bad_paths)):
                 say(line)
     for name in opened.manifest.engines.keys() - found.keys():
         note(f"{name}: keeps its thresholds, which are of other images; calibrate where it runs")
@@ -121,9 +118,9 @@ def _images(arguments: list[str]) -> list[Path]:
     return found.images
 
 
-def _scores(detector: Detector, paths: list[Path]) -> NDArray[np.float32]:
-    with progress(f"{detector.engine_name}, defects", len(paths)) as on_images:
-        return score_images(detector, paths, on_images)[1]
+def _scored(detector: Detector, label: str, paths: list[Path]) -> Outputs:
+    with progress(f"{detector.engine_name}, {label}", len(paths)) as on_images:
+        return score_images(detector, paths, on_images)
 
 
 def _line(name: str, before: Calibration, after: Calibration) -> str:
@@ -133,8 +130,9 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
     if after.warn_threshold is not None and after.warn_rate is not None:
         warn = f"; to be looked at above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
     return (
-        f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, for "
-        f"{after.false_alarm_rate:.2%} false alarms ({after.image_count} good images{interval}){warn}"
+        f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, "
+        f"for {after.false_alarm_rate:.2%} false alarms ({after.image_count} good images"
+        f"{interval}){warn}"
     )
 
 

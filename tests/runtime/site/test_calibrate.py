@@ -69,7 +69,10 @@ def test_thresholds_are_those_of_the_images(line: Path, good: Path) -> None:
         assert calibration.scores == pytest.approx(tuple(scores), rel=1e-6)
         count = calibration.image_count
         assert count == len(scores) == 15
-        for rate, threshold in ((0.1, calibration.image_threshold), (0.3, calibration.warn_threshold)):
+        for rate, threshold in (
+            (0.1, calibration.image_threshold),
+            (0.3, calibration.warn_threshold),
+        ):
             rank = math.ceil((count + 1) * (1 - rate) - 1e-9)
             assert threshold == pytest.approx(scores[rank - 1], rel=1e-6)
         assert calibration.calibrated.endswith("+00:00")
