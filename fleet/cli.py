@@ -9,6 +9,7 @@ import typer
 
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, progress, say
+from stpm.runtime.serve.options import check_extra
 
 main = typer.Typer(pretty_exceptions_enable=False)
 RECORD = "fleet.json"
@@ -37,6 +38,7 @@ def train(
 
     Exits with 1 where a model failed; the others are done all the same.
     """
+    check_extra("ray", "torch", extra="fleet")
     from stpm.benchmarks.records.header import header
     from stpm.benchmarks.records.result_file import write_result
     from stpm.benchmarks.report.document import write_report
@@ -98,6 +100,7 @@ def score(
 
     Run again, it scores what is not in the files yet.
     """
+    check_extra("fsspec", "pyarrow", "ray", extra="fleet")
     from stpm.fleet.pool import ray_cluster
     from stpm.fleet.score import done_before
     from stpm.fleet.score import score as scored

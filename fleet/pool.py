@@ -19,15 +19,11 @@ def ray_cluster() -> Iterator[Any]:
     """Join the cluster of RAY_ADDRESS, or start Ray on this machine; yields the library.
 
     Raises:
-        BackendError: Ray is not installed, or the cluster cannot be reached.
+        BackendError: the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError:
-        raise BackendError(
-            "a fleet needs Ray, which is not installed; run pip install 'stpm[fleet]'."
-        ) from None
+    import ray
+
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:

@@ -51,8 +51,8 @@ def model_name(bundle: Bundle) -> str:
     return bundle.path.absolute().name.removesuffix(".stpm")
 
 
-def check_extra(*modules: str) -> None:
-    """Refuse to go on without the packages of the extra `serve`.
+def check_extra(*modules: str, extra: str = "serve") -> None:
+    """Refuse to go on without the packages of an extra.
 
     Raises:
         BackendError: one of these top-level modules is not installed.
@@ -60,6 +60,5 @@ def check_extra(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendError(
-            f"this needs {' and '.join(missing)}, which is not installed; run "
-            "pip install 'stpm[serve]'."
+            f"this needs {', '.join(missing)}, not installed here; run pip install 'stpm[{extra}]'."
         )

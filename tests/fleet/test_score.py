@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,48 @@ def archive(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def store(archive: Path, bundle_path: Path) -> Iterator[str]:
-    """An HTTP server on the loopback: the address of a folder with both."""
-    (archive / "weave.stpm").symlink_to(bundle_path)
+@pytest.fixture(scope="module", params=["http", "s3"])
+def store(request: pytest.FixtureRequest, archive: Path, bundle_path: Path) -> Iterator[str]:
+    """A store on the loopback: the address of a folder with images and bundle."""
+    with (_http if request.param == "http" else _s3)(archive, bundle_path) as address:
+        yield address
+
+
+@contextmanager
+def _http(archive: Path, bundle: Path) -> Iterator[str]:
+    (archive / "weave.stpm").symlink_to(bundle)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     (archive / "weave.stpm").unlink()
+
+
+@contextmanager
+def _s3(archive: Path, bundle: Path) -> Iterator[str]:
+    s3fs = pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = dict(os.environ)
+    os.environ.update(settings)  # the fleet's workers inherit it
+    system = s3fs.S3FileSystem()
+    system.mkdir("bucket")
+    system.put(f"{archive / 'day0'}/", "bucket/archive/day0/", recursive=True)
+    system.put(f"{bundle}/", "bucket/archive/weave.stpm/", recursive=True)
+    yield "s3://bucket/archive"
+    for name in settings.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    server.stop()
 
 
 def command(*words: object) -> list[str]:
@@ -93,11 +126,13 @@ def test_a_row_an_image_also_after_a_kill(archive: Path, bundle_path: Path, tmp_
     assert f"{len(paths)} images, {len(paths)} scored before" in done.stderr
 
 
-def test_bundle_and_images_may_lie_in_a_store(store: str, archive: Path, tmp_path: Path) -> None:
+def test_bundle_and_images_may_lie_in_a_store(
+    store: str, archive: Path, bundle_path: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "scores"
     words = command(f"{store}/weave.stpm", f"{store}/day0", "--out", out)
     subprocess.run(words, check=True, timeout=TIMEOUT_S)
-    detector = Detector(archive / "weave.stpm", ENGINE, threads=1)
+    detector = Detector(bundle_path, ENGINE, threads=1)
     rows = {row["path"].rpartition("/")[2]: row for row in rows_of(out)}
     assert sorted(rows) == sorted(path.name for path in (archive / "day0").glob("*.png"))
     assert rows["broken.png"]["path"] == f"{store}/day0/broken.png"
