@@ -22,7 +22,7 @@ export PYTHONPYCACHEPREFIX="$site/bytecode"
 export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 # From a copy: a build leaves files in the folder that it builds.
 mkdir "$site/source"
-cp -r "$root"/{runtime,train,export,benchmarks,pyproject.toml,README.md,LICENSE} "$site/source"
+cp -r "$root"/{runtime,train,export,benchmarks,fleet,pyproject.toml,README.md,LICENSE} "$site/source"
 "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
   --no-build-isolation --target "$site" --upgrade "$site/source"
 commit=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || true)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.result import Result
+from stpm.runtime.partial import leftovers, partial_path
 
 REGION = pa.struct(
     [
@@ -35,6 +37,8 @@ SCHEMA = pa.schema(
 )
 """A row an image: of one that cannot be read, `path` and `error` alone."""
 BATCH = 16
+RUN = "run"
+"""Kind of the folder beside the others' that a run writes into; see `partial_path`."""
 WORKER_CPUS = 0.5
 """What a worker asks of Ray: the rest is for reading the list and writing the files."""
 
@@ -67,17 +71,43 @@ class Scorer:
 
 
 def done_before(out: Path) -> set[str]:
-    """Return the paths that the files of an earlier run hold.
+    """Return the paths that the files of earlier runs hold; what killed runs left is taken in.
 
-    A file that a killed run left without its end is removed: its images are scored again.
+    A file without its end is removed: its images are scored again.
     """
+    for folder in leftovers(out, RUN):
+        _take(folder, out)
     done: set[str] = set()
     for file in sorted(out.glob("*.parquet")):
-        try:
-            done.update(pq.read_table(file, columns=["path"])["path"].to_pylist())
-        except pa.ArrowInvalid:
+        paths = _paths_in(file)
+        if paths is None:
             file.unlink()
+        else:
+            done.update(paths)
     return done
+
+
+def _take(folder: Path, out: Path) -> None:
+    """Move the whole files of a run's folder to the others.
+
+    Ray's workers outlive a killed run for a while: renamed first, the folder is not there any more
+    for what they finish later, which would be scored twice.
+    """
+    taken = folder.with_name(f"{folder.name}.taken")
+    folder.rename(taken)
+    for file in taken.glob("*.parquet"):
+        if _paths_in(file) is not None:
+            file.rename(out / file.name)
+    shutil.rmtree(taken, ignore_errors=True)
+
+
+def _paths_in(file: Path) -> list[str] | None:
+    """Return the paths that a file holds, None of one without its end."""
+    try:
+        paths: list[str] = pq.read_table(file, columns=["path"])["path"].to_pylist()
+    except pa.ArrowInvalid:
+        return None
+    return paths
 
 
 def score(
@@ -109,14 +139,18 @@ def score(
         compute=data.ActorPoolStrategy(size=workers),
         num_cpus=WORKER_CPUS,
     )
+    run = partial_path(out, RUN)
+    run.mkdir()
     try:
-        scored.write_parquet(str(out.absolute()))
+        scored.write_parquet(str(run.absolute()))
     except ray.exceptions.RayError as error:
         reason = str(error.cause if isinstance(error, ray.exceptions.RayTaskError) else error)
         raise BackendError(
             f"{out}: scoring stopped ({' '.join(reason.split())}); what is written is kept; run "
             "the same again."
         ) from error
+    finally:
+        _take(run, out)
 
 
 def _regions(result: Result) -> list[dict[str, float]]:

@@ -25,7 +25,7 @@ from stpm.runtime.backends.tensorrt.build import BuildOptions, engine_from_onnx
 from stpm.runtime.backends.tensorrt.library import load_library
 from stpm.train.backbones import pyramid
 from stpm.train.checkpoint import load_checkpoint
-from stpm.train.methods.stpm import network as method
+from stpm.train.methods import distances
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
@@ -127,7 +127,7 @@ def test_scoring_in_fp16_is_caught(
     def half_features(features: torch.Tensor) -> torch.Tensor:
         return features / torch.linalg.vector_norm(features, dim=1, keepdim=True)
 
-    monkeypatch.setattr(method, "unit_features", half_features)
+    monkeypatch.setattr(distances, "unit_features", half_features)
     path = tmp_path / "half.onnx"
     onnx_from_graph(DeploymentGraph(model, "fp16"), path, (1, 1))
     with pytest.raises(ParityError, match=r"6 layers \(fp32/node_div_1, .*scoring part"):

@@ -111,6 +111,7 @@ def test_the_file_holds_plain_values(checkpoint_path: Path, teacher_file: Path) 
         "levels": ("layer1", "layer2", "layer3"),
         "input_size": (64, 64),
         "method": "stpm",
+        "score": "max",
     }
     _, identity = load_teacher("resnet18", ModelConfig.levels, teacher_file)
     assert content["teacher_id"] == identity

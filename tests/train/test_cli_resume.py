@@ -151,8 +151,12 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(
 def test_a_killed_run_goes_on_where_its_checkpoint_stands(
     good: Path, flags: list[str], tmp_path: Path
 ) -> None:
-    """The log may be epochs ahead of a checkpoint that is written every few seconds."""
+    """The log may be epochs ahead of a checkpoint that is written every few seconds.
+
+    At a constant rate: one that falls is another after the same epochs of a longer run.
+    """
     out = tmp_path / "part.pt"
+    flags = [*flags, "--cooldown", "0"]
     succeed("--good", good, *flags, "--epochs", 1)
     first = out.read_bytes()
     succeed("--good", good, *flags, "--epochs", 4, "--resume")
