@@ -95,6 +95,7 @@ def _take(folder: Path, out: Path) -> None:
     """
     taken = folder.with_name(f"{folder.name}.taken")
     folder.rename(taken)
+    out.mkdir(exist_ok=True)
     for file in taken.glob("*.parquet"):
         if _paths_in(file) is not None:
             file.rename(out / file.name)
@@ -140,7 +141,7 @@ def score(
         num_cpus=WORKER_CPUS,
     )
     run = partial_path(out, RUN)
-    run.mkdir()
+    run.mkdir(parents=True)
     try:
         scored.write_parquet(str(run.absolute()))
     except ray.exceptions.RayError as error:
