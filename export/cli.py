@@ -12,6 +12,7 @@ import typer
 
 from stpm.runtime.backends import ENGINES, installed_engines
 from stpm.runtime.bundle.archive import MANIFEST, MAX_BATCH, MAX_SIDE
+from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.capabilities import processor_precisions
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import Version, command, note, parse_size, refuse_ignored, say
@@ -105,6 +106,26 @@ def export(
             show_default="0.01, or the smallest that the images support",
         ),
     ] = None,
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Region of interest, [NAME=]FILE: a mask of the images' size, black outside, or "
+            "polygons in JSON. May be repeated.",
+            show_default="the whole image",
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[Path] | None,
+        typer.Option(help="What does not count, a file as for --roi. May be repeated."),
+    ] = None,
+    min_area: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_AREA,
+            help="Smallest defect that counts, in pixels of the image; 0 for any.",
+        ),
+    ] = 0,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,6 +208,9 @@ def export(
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,
+        rois=tuple(roi or ()),
+        ignored=tuple(ignore or ()),
+        min_area=min_area,
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )
     calibration = _folder_or(calibrate, checkpoint.held_out_images(), "--calibrate")

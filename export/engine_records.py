@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from stpm.export.options import ExportOptions
+from stpm.export.scoring import ImageSizes
 from stpm.runtime.backends import ENGINES, BuiltEngine, Engine, Outputs
 from stpm.runtime.bundle.archive import EngineRecord
-from stpm.runtime.bundle.calibration import Calibration, calibrate, smallest_false_alarm_rate
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.errors import ParityError
+from stpm.runtime.site.rule import Rule, Scored
+from stpm.runtime.site.thresholds import from_good_images
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
 
@@ -28,12 +32,12 @@ def verify_engine(
     return asdict(parity)
 
 
-def thresholds_of(outputs: Outputs, rate: float | None) -> Calibration:
-    """Set thresholds for a wished rate of false alarms, or the lowest that the images support."""
-    anomaly_maps, pred_scores = outputs
-    supported = smallest_false_alarm_rate(len(pred_scores))
-    wished = max(DEFAULT_FALSE_ALARM_RATE, supported) if rate is None else rate
-    return calibrate(pred_scores, anomaly_maps, wished)
+def thresholds_of(
+    outputs: Outputs, sizes: ImageSizes, rule: Rule, options: ExportOptions
+) -> Calibration:
+    """Set thresholds from an engine's outputs for the good images, of these sizes."""
+    scored = Scored(*outputs, sizes)
+    return from_good_images(scored, rule, options.false_alarm_rate, None, DEFAULT_FALSE_ALARM_RATE)
 
 
 def record_of(

@@ -19,8 +19,8 @@ from stpm.runtime.backends import (
 )
 from stpm.runtime.backends.gpu import gpu_count
 from stpm.runtime.backends.probe import check_in_child
+from stpm.runtime.batches import fit_input, run_in_batches
 from stpm.runtime.bundle.archive import InputContract
-from stpm.runtime.detector import fit_input, run_in_batches
 from stpm.runtime.errors import BackendError, ExportError
 from stpm.train.evaluate import Scorer
 

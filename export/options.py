@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from stpm.runtime.backends.tensorrt.build import BuildOptions
 from stpm.runtime.images.preprocess import FULL_DEPTH
@@ -19,6 +20,9 @@ class ExportOptions:
         batch: smallest and largest batch.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
         engines: to verify and calibrate; None takes all that are installed and can run the graph.
+        rois: regions of interest, "[NAME=]FILE"; see `stpm.runtime.site.rois`.
+        ignored: files of what does not count.
+        min_area: smallest defect that counts, in pixels of the image; 0 for any.
         bit_depth: of deep images; the checkpoint's, whatever is given.
         build: how TensorRT engines are built.
     """
@@ -29,5 +33,8 @@ class ExportOptions:
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
     engines: tuple[str, ...] | None = None
+    rois: tuple[str, ...] = ()
+    ignored: tuple[Path, ...] = ()
+    min_area: int = 0
     bit_depth: int = FULL_DEPTH
     build: BuildOptions = field(default_factory=BuildOptions)

@@ -23,11 +23,13 @@ from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.options import ExportOptions
 from stpm.export.precision import check_scoring_types
+from stpm.export.scoring import ImageSizes, asked_rule
 from stpm.runtime.backends import (
     ENGINES,
     Outputs,
     check_engine,
 )
+from stpm.runtime.batches import fit_input
 from stpm.runtime.bundle.archive import (
     GOLDEN,
     MAX_GOLDEN_BYTES,
@@ -38,16 +40,16 @@ from stpm.runtime.bundle.archive import (
     InputContract,
     Manifest,
     check_readable,
-    golden_bytes,
+    npz_bytes,
     write_bundle,
 )
 from stpm.runtime.bundle.calibration import (
     check_image_count,
 )
 from stpm.runtime.bundle.parity import TOLERANCES
-from stpm.runtime.detector import fit_input
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
+from stpm.runtime.site.rule import Rule, scoring_file
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import score_files, torch_scorer
@@ -94,11 +96,12 @@ def export_bundle(
     _check_sizes(options.camera_size, checkpoint.config.input_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
     model = checkpoint.model()
+    good = _Good(calibration, *asked_rule(checkpoint.config, options, calibration))
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
-        built = _build_int8(model, options, verify, calibration, quantization, samples, report)
+        built = _build_int8(model, options, verify, good, quantization, samples, report)
     else:
-        built = _build(model, options, verify, calibration, None, report)
+        built = _build(model, options, verify, good, None, report)
     manifest = Manifest(
         name=out.name.removesuffix(".stpm"),
         method=checkpoint.config.method,
@@ -111,10 +114,27 @@ def export_bundle(
         engines=built.engines,
         versions=_versions(),
         provenance=_provenance(checkpoint, options, verify, calibration),
+        scoring=good.rule.scoring,
     )
     golden = _golden(verify, built.contract, built.reference)
-    files = {MODEL: built.onnx, GOLDEN: golden_bytes(golden)} | built.files
+    files = {MODEL: built.onnx, GOLDEN: npz_bytes(golden)} | built.files
+    files |= scoring_file(good.rule, golden.anomaly_maps, built.contract.size)
     return write_bundle(out, manifest, files, check_readable)
+
+
+@dataclass(frozen=True)
+class _Good:
+    """The good images that set the thresholds, and what of them counts.
+
+    Attributes:
+        paths: of the images.
+        rule: what counts.
+        sizes: (height, width) in pixels of the images.
+    """
+
+    paths: Sequence[Path]
+    rule: Rule
+    sizes: ImageSizes
 
 
 @dataclass(frozen=True)
@@ -142,14 +162,14 @@ def _build_int8(
     model: Network,
     options: ExportOptions,
     verify: Sequence[Path],
-    calibration: Sequence[Path],
+    good: _Good,
     quantization: Sequence[Path],
     samples: Sequence[Sample],
     report: Callable[[str], None],
 ) -> _Built:
     """Quantise on one choice of images after the other until the gate lets one pass."""
     report("INT8: measuring FP32, then quantising")
-    gate = Gate.of(model, calibration, samples, options.bit_depth)
+    gate = Gate.of(model, good.paths, samples, options.bit_depth)
     refusal: GateError | None = None
     choices = quantization_choices(quantization, model.input_size, options.bit_depth)
     for pixels in islice(choices, MOST_CHOICES):
@@ -159,7 +179,7 @@ def _build_int8(
             quantized = quantize(model, pixels)
             if options.distil:
                 _distil(quantized, quantization, options)
-            return _build(quantized, options, verify, calibration, gate, report)
+            return _build(quantized, options, verify, good, gate, report)
         except GateError as error:
             refusal = error
     assert refusal is not None
@@ -177,7 +197,7 @@ def _build(
     model: Network,
     options: ExportOptions,
     verify: Sequence[Path],
-    calibration: Sequence[Path],
+    good: _Good,
     gate: Gate | None,
     report: Callable[[str], None],
 ) -> _Built:
@@ -202,10 +222,10 @@ def _build(
     for name, (engine, built) in open_engines(onnx_bytes, contract.size, options, report).items():
         if engine is None:
             parity, outputs = {}, reference
-            if calibration != verify:
-                with progress("reference, thresholds", len(calibration)) as on_images:
+            if good.paths != verify:
+                with progress("reference, thresholds", len(good.paths)) as on_images:
                     outputs = score_files(
-                        torch_scorer(model), calibration, on_images, options.bit_depth
+                        torch_scorer(model), good.paths, on_images, options.bit_depth
                     )
         else:
             scorer = engine_scorer(engine, contract)
@@ -213,12 +233,12 @@ def _build(
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images, options.bit_depth)
             parity = verify_engine(name, reference, outputs, options.precision)
-            if calibration != verify:
-                with progress(f"{name}, thresholds", len(calibration)) as on_images:
-                    outputs = score_files(scorer, calibration, on_images, options.bit_depth)
+            if good.paths != verify:
+                with progress(f"{name}, thresholds", len(good.paths)) as on_images:
+                    outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
             if gate is not None:
                 parity |= gate.check(name, outputs, scorer)
-        thresholds = thresholds_of(outputs, options.false_alarm_rate)
+        thresholds = thresholds_of(outputs, good.sizes, good.rule, options)
         engines[name] = record_of(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
             built_files[ENGINES[name].file] = built.content

@@ -14,28 +14,25 @@ from PIL import Image
 
 from stpm.runtime.backends import (
     ENGINES,
-    BuiltEngine,
     BulkEngine,
     DeviceEngine,
     Engine,
     Outputs,
     installed_engines,
-    open_engine,
 )
 from stpm.runtime.backends.gpu import gpu_count
-from stpm.runtime.bundle.archive import MODEL, Bundle, InputContract
+from stpm.runtime.batches import fit_input, run_in_batches
+from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.bundle.calibration import Calibration
-from stpm.runtime.bundle.parity import compare
 from stpm.runtime.errors import (
     BackendError,
-    BundleError,
     DataError,
-    ParityError,
-    StpmError,
 )
-from stpm.runtime.forks import PerProcess, no_fork
-from stpm.runtime.images.preprocess import ImageSource, load_image, resize
-from stpm.runtime.output.result import Result
+from stpm.runtime.forks import PerProcess
+from stpm.runtime.images.preprocess import ImageSource, load_image
+from stpm.runtime.output.map_score import MapScore
+from stpm.runtime.output.result import Result, RoiResult, verdict_of
+from stpm.runtime.replay import map_score_of, verified_engine
 
 
 class Detector:
@@ -48,6 +45,7 @@ class Detector:
         bundle: the opened bundle.
         engine_name: the engine in use.
         calibration: that engine's thresholds and how they were found.
+        map_score: what the maps are scored by; None for the graph's own scores.
     """
 
     def __init__(
@@ -77,10 +75,11 @@ class Detector:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.engine_name = engine or self._fastest_engine()
         self.calibration = calibration_of(self.bundle, self.engine_name)
+        self.map_score = map_score_of(self.bundle, self.calibration.roi_weights)
         self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
         # No method of this object: a circle would keep a dropped detector's engine in memory.
         self._engines = PerProcess(
-            partial(_verified_engine, self.bundle, self.engine_name, os.getpid(), **self._options)
+            partial(verified_engine, self.bundle, self.engine_name, os.getpid(), **self._options)
         )
 
     def __reduce__(self) -> tuple[Callable[[], Detector], tuple[()]]:
@@ -118,8 +117,22 @@ class Detector:
         loaded = [load_image(image, self._bit_depth) for image in images]
         if not loaded:
             return []
-        sizes = [(image.shape[0], image.shape[1]) for image in loaded]
-        return self.decide(sizes, self.infer(self.prepare(loaded)))
+        return self.decide(_sizes(loaded), self.infer(self.prepare(loaded)))
+
+    def outputs(self, images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        """Return the maps and the scores that `batch` decides by.
+
+        Args:
+            images: uint8 (H,W,3), at least one.
+
+        Returns:
+            float32 (N,h,w) and (N,).
+        """
+        outputs = self.infer(self.prepare(images))
+        if self.map_score is None:
+            return outputs
+        weighted, roi_scores = self.map_score(outputs[0], _sizes(images))
+        return weighted, roi_scores.max(axis=1)
 
     def scores(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
         """Score images without looking at their maps, which a GPU then need not send back.
@@ -135,7 +148,12 @@ class Detector:
         """
         _check_several(images)
         loaded = [load_image(image, self._bit_depth) for image in images]
-        return self.infer_scores(self.prepare(loaded)) if loaded else np.empty(0, np.float32)
+        if not loaded:
+            return np.empty(0, np.float32)
+        if self.map_score is None and isinstance(self._engine, BulkEngine):
+            inputs, contract = self.prepare(loaded), self.bundle.manifest.input
+            return run_in_batches(self._engine, inputs, contract, scores_only=True)[1]
+        return self.outputs(loaded)[1]
 
     def score_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
@@ -149,9 +167,15 @@ class Detector:
             The anomaly maps and the scores on the GPU.
 
         Raises:
-            BackendError: the engine takes no arrays on the GPU.
+            BackendError: the engine takes no arrays on the GPU, or the bundle's scores are not
+                the graph's own.
             DataError: an array does not fit.
         """
+        if self.map_score is not None:
+            raise BackendError(
+                f"{self.bundle.path}: scores regions of interest or a smallest defect, which is "
+                "done on the host; call batch, or calibrate with --whole-image --min-area 0."
+            )
         if not isinstance(self._engine, DeviceEngine):
             raise BackendError(
                 f"the engine {self.engine_name} takes no arrays on the GPU; use tensorrt, "
@@ -172,12 +196,6 @@ class Detector:
         """Run the engine on inputs from `prepare`; see `run_in_batches`."""
         return run_in_batches(self._engine, inputs, self.bundle.manifest.input)
 
-    def infer_scores(self, inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the engine on inputs from `prepare` for their scores alone, float32 (N,)."""
-        if not isinstance(self._engine, BulkEngine):
-            return self.infer(inputs)[1]
-        return run_in_batches(self._engine, inputs, self.bundle.manifest.input, scores_only=True)[1]
-
     def decide(self, image_sizes: Sequence[tuple[int, int]], outputs: Outputs) -> list[Result]:
         """Hold maps and scores against the thresholds.
 
@@ -185,6 +203,12 @@ class Detector:
             image_sizes: (height, width) of the images before `prepare`.
             outputs: from `infer`.
         """
+        maps, scores = outputs
+        rois: Sequence[tuple[RoiResult, ...]] = [()] * len(scores)
+        if self.map_score is not None:
+            maps, roi_scores = self.map_score(maps, image_sizes)
+            scores = roi_scores.max(axis=1)
+            rois = [self._rois(self.map_score, row) for row in roi_scores]
         return [
             Result(
                 score=float(score),
@@ -194,9 +218,23 @@ class Detector:
                 pixel_threshold=self.calibration.pixel_threshold,
                 image_size=size,
                 warn_threshold=self.calibration.warn_threshold,
+                min_area=self.bundle.manifest.scoring.min_area,
+                rois=of_rois,
             )
-            for size, anomaly_map, score in zip(image_sizes, *outputs, strict=True)
+            for size, anomaly_map, score, of_rois in zip(
+                image_sizes, maps, scores, rois, strict=True
+            )
         ]
+
+    def _rois(self, map_score: MapScore, roi_scores: NDArray[np.float32]) -> tuple[RoiResult, ...]:
+        """Say of each region what it has by its own pixels and its own threshold."""
+        limits = self.calibration.image_threshold, self.calibration.warn_threshold
+        return tuple(
+            RoiResult(name, float(score) / weight, limits[0] / weight, verdict_of(score, *limits))
+            for name, weight, score in zip(
+                map_score.names, map_score.weights, roi_scores.tolist(), strict=False
+            )
+        )
 
     def _fastest_engine(self) -> str:
         named = self.bundle.manifest.engines
@@ -228,6 +266,10 @@ def calibration_of(bundle: Bundle, engine: str) -> Calibration:
     return record.calibration
 
 
+def _sizes(images: Sequence[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+    return [(image.shape[0], image.shape[1]) for image in images]
+
+
 def _check_several(images: object) -> None:
     """Refuse one image where several are expected; an array's items would be its rows."""
     is_one = isinstance(images, np.ndarray) and images.ndim < 4
@@ -239,122 +281,3 @@ def _check_several(images: object) -> None:
             f"batch got one {type(images).__name__}, expected images such as a list of them; call "
             "detector(image), or batch([image])."
         )
-
-
-def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
-    """Bring an image (H,W,3) to the graph's input size.
-
-    Raises:
-        DataError: the graph resizes by itself and the image is not of the camera's size.
-    """
-    if contract.resize == "graph" and image.shape[:2] != contract.size:
-        raise DataError(
-            f"got an image of {image.shape[0]}x{image.shape[1]} pixels, expected the "
-            f"{contract.size[0]}x{contract.size[1]} that the bundle was exported for; export "
-            "again with that --camera-size, or without it."
-        )
-    return resize(image, contract.size)
-
-
-def run_in_batches(
-    engine: Engine,
-    images: NDArray[np.uint8],
-    contract: InputContract,
-    *,
-    scores_only: bool = False,
-) -> Outputs:
-    """Score any number of inputs (N,H,W,3), at least one, with a graph of limited batch.
-
-    A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
-
-    Args:
-        engine: that scores.
-        images: inputs.
-        contract: of the graph.
-        scores_only: leave out the maps where the engine can; they are then (N,0,0).
-
-    Raises:
-        DataError: there is no image.
-        BackendError: the engine fails, or an output is not finite.
-    """
-    if not len(images):
-        raise DataError("got no images, expected at least one; leave the call out.")
-    smallest, largest = contract.batch
-    step = max(len(images), smallest) if isinstance(engine, BulkEngine) else largest
-    outputs = []
-    for start in range(0, len(images), step):
-        batch = images[start : start + step]
-        count = len(batch)
-        if count < smallest:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], smallest - count, axis=0)])
-        maps, scores = _run(engine, np.ascontiguousarray(batch), scores_only=scores_only)
-        outputs.append((maps[:count], scores[:count]))
-    anomaly_maps, pred_scores = (
-        outputs[0] if len(outputs) == 1 else map(np.concatenate, zip(*outputs, strict=True))
-    )
-    if not (np.isfinite(anomaly_maps).all() and np.isfinite(pred_scores).all()):
-        raise BackendError(
-            "the engine returned a score or map that is not finite, expected finite numbers; "
-            "export again in FP32."
-        )
-    return anomaly_maps, pred_scores
-
-
-def _run(engine: Engine, batch: NDArray[np.uint8], *, scores_only: bool) -> Outputs:
-    try:
-        with no_fork():
-            if scores_only and isinstance(engine, BulkEngine):
-                return np.empty((len(batch), 0, 0), np.float32), engine.run_scores(batch)
-            return engine.run(batch)
-    except StpmError:
-        raise
-    except Exception as error:
-        # The engines' exceptions share no base class but Exception.
-        raise BackendError(
-            f"the engine cannot score a batch of shape {batch.shape} "
-            f"({' '.join(str(error).split())}); export again."
-        ) from error
-
-
-def _verified_engine(
-    bundle: Bundle, name: str, first_process: int, *, threads: int, rebuild: bool
-) -> Engine:
-    """Open an engine in this process and replay the golden images."""
-    if ENGINES[name].needs_gpu and os.getpid() != first_process:
-        raise BackendError(
-            f"{bundle.path}: was opened on the GPU before this process was forked, and CUDA does "
-            "not survive a fork; open the Detector in each worker, or start workers by spawn or "
-            "forkserver."
-        )
-    engine = open_engine(
-        name,
-        bundle.read(MODEL),
-        threads=threads,
-        batch=bundle.manifest.input.batch,
-        built=_built(bundle, name),
-        rebuild=rebuild,
-    )
-    golden = bundle.golden()
-    outputs = run_in_batches(engine, golden.images, bundle.manifest.input)
-    parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
-    tolerance = bundle.manifest.tolerance
-    if not parity.holds(tolerance):
-        raise ParityError(
-            f"{bundle.path}: {name} differs from the golden maps by "
-            f"{parity.map_difference:.2g} of their maximum and from the scores by "
-            f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
-            "on this machine or choose another engine."
-        )
-    return engine
-
-
-def _built(bundle: Bundle, name: str) -> BuiltEngine | None:
-    """Read the engine that the bundle brings; what does not match its hash is left unread."""
-    record = bundle.manifest.engines[name]
-    if record.file is None:
-        return None
-    try:
-        content = bundle.read(record.file)
-    except BundleError:
-        content = None
-    return BuiltEngine(content, record.built_with, record.layer_precisions)

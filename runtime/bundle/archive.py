@@ -11,7 +11,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as brief
@@ -43,23 +43,28 @@ __all__ = [
     "MAX_SIDE",
     "MODEL",
     "SCHEMA_VERSION",
+    "SCORING",
     "Bundle",
     "EngineRecord",
     "FileEntry",
     "Golden",
     "InputContract",
     "Manifest",
+    "ScoringMap",
     "check_readable",
-    "golden_bytes",
+    "npz_bytes",
     "write_bundle",
 ]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
+SCORING = "scoring.npz"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_BYTES = 1 << 30
 """Largest size of the golden arrays, decompressed."""
+_Array = tuple[tuple[int, ...], type[np.uint8] | type[np.float32]]
+"""An array's shape and type."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,20 @@ class Golden:
     images: NDArray[np.uint8]
     anomaly_maps: NDArray[np.float32]
     pred_scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoringMap:
+    """Where maps are scored, and what the golden maps then score.
+
+    Attributes:
+        labels: uint8 (h,w): 0 for a pixel that does not count, else 1 plus the index of its
+            region of interest.
+        golden_scores: float32 (N,R), of the golden images' maps, with weights of 1.
+    """
+
+    labels: NDArray[np.uint8]
+    golden_scores: NDArray[np.float32]
 
 
 class Bundle:
@@ -115,20 +134,49 @@ class Bundle:
         Raises:
             BundleError: they are malformed or do not fit the manifest.
         """
-        arrays = _npz(self.path / GOLDEN, self.read(GOLDEN))
-        count = len(arrays["images"]) if arrays["images"].ndim else 0
-        expected = {
+        names = ("images", "anomaly_maps", "pred_scores")
+        arrays = _npz(self.path / GOLDEN, self.read(GOLDEN), names)
+        count = max(1, len(arrays["images"]) if arrays["images"].ndim else 0)
+        expected: dict[str, _Array] = {
             "images": ((count, *self.manifest.input.size, 3), np.uint8),
             "anomaly_maps": ((count, *self.manifest.map_size), np.float32),
             "pred_scores": ((count,), np.float32),
         }
+        self._check_arrays(GOLDEN, arrays, expected)
+        return Golden(**arrays)
+
+    def scoring_map(self) -> ScoringMap:
+        """Read where maps are scored; for a manifest whose `scoring` is not the graph's own.
+
+        Raises:
+            BundleError: it is malformed or does not fit the manifest.
+        """
+        arrays = _npz(self.path / SCORING, self.read(SCORING), ("labels", "golden_scores"))
+        count = max(1, len(self.manifest.scoring.rois))
+        scores = arrays["golden_scores"]
+        images = max(1, len(scores) if scores.ndim else 0)
+        expected: dict[str, _Array] = {
+            "labels": (self.manifest.map_size, np.uint8),
+            "golden_scores": ((images, count), np.float32),
+        }
+        self._check_arrays(SCORING, arrays, expected)
+        found = set(np.unique(arrays["labels"]).tolist()) - {0}
+        if found != set(range(1, count + 1)):
+            raise BundleError(
+                f"{self.path / SCORING}: labels has the regions {sorted(found)}, expected all of "
+                f"1 to {count}; calibrate or export the bundle again."
+            )
+        return ScoringMap(**arrays)
+
+    def _check_arrays(
+        self, file: str, arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, _Array]
+    ) -> None:
         for name, (shape, dtype) in expected.items():
-            if not count or arrays[name].shape != shape or arrays[name].dtype != dtype:
+            if arrays[name].shape != shape or arrays[name].dtype != dtype:
                 raise BundleError(
-                    f"{self.path / GOLDEN}: got {name} {arrays[name].dtype}{arrays[name].shape}, "
+                    f"{self.path / file}: got {name} {arrays[name].dtype}{arrays[name].shape}, "
                     f"expected {np.dtype(dtype)}{shape}; export the bundle again."
                 )
-        return Golden(**arrays)
 
 
 def write_bundle(
@@ -184,14 +232,16 @@ def check_readable(path: Path) -> None:
     """Open a bundle whole, as a reader will; BundleError where one would refuse it."""
     bundle = Bundle(path)
     bundle.golden()
+    if not bundle.manifest.scoring.is_graphs:
+        bundle.scoring_map()
     for name in bundle.manifest.files:
         bundle.read(name)
 
 
-def golden_bytes(golden: Golden) -> bytes:
-    """Return the content of golden.npz."""
+def npz_bytes(arrays: Golden | ScoringMap) -> bytes:
+    """Return the content of golden.npz or scoring.npz."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(golden))
+    np.savez_compressed(buffer, **vars(arrays))
     return buffer.getvalue()
 
 
@@ -204,8 +254,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         raise BundleError(f"{path}: cannot be read ({reason}); copy the bundle again.") from error
 
 
-def _npz(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
-    names = ("images", "anomaly_maps", "pred_scores")
+def _npz(path: Path, content: bytes, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             size = sum(member.file_size for member in archive.infolist())

@@ -22,7 +22,9 @@ MOST_SCORES = 2000
 """Scores of good images that are kept with the thresholds."""
 MAX_DATE = 40
 """Characters."""
-OPTIONAL = frozenset({"warn_rate", "warn_threshold", "scores", "calibrated"})
+MOST_WEIGHT = 1e30
+"""Of a region of interest."""
+OPTIONAL = frozenset({"warn_rate", "warn_threshold", "scores", "calibrated", "roi_weights"})
 """Fields that bundles of schema version 1 lack."""
 
 _BISECTIONS = 50
@@ -45,6 +47,8 @@ class Calibration:
         scores: of the good images, rising; of more than `MOST_SCORES` as many, evenly chosen.
             Empty in bundles of schema version 1.
         calibrated: when on site, as ISO 8601 in UTC; "" at export.
+        roi_weights: a factor above 0 for each region of interest, with which its score is held
+            against the thresholds; empty without such regions.
     """
 
     image_threshold: float
@@ -56,6 +60,7 @@ class Calibration:
     warn_threshold: float | None = None
     scores: tuple[float, ...] = ()
     calibrated: str = ""
+    roi_weights: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -97,6 +102,7 @@ class Calibration:
         return cls(
             *(image_threshold, pixel_threshold, rate, count, (low, high)),
             *(warn_rate, warn_threshold, scores, calibrated),
+            _weights(values.get("roi_weights", ())),
         )
 
 
@@ -150,9 +156,9 @@ def calibrate(
     """Set both thresholds from good images that the model was not trained on.
 
     On a new good image from the same source, the probability of a score above the image threshold
-    and the expected share of pixels above the pixel threshold are at most the rate. The pixel
-    threshold never exceeds the image threshold when a score is its map's maximum, so every
-    anomalous image then has an anomalous region.
+    is at most the rate, as is the expected share of pixels above the pixel threshold where a score
+    is its map's maximum. The pixel threshold never exceeds the image threshold, so that an
+    anomalous image has an anomalous region.
 
     Args:
         scores: float32 (N,), one score per image, finite.
@@ -179,9 +185,13 @@ def calibrate(
     pixels = anomaly_maps[0].size
     flagged = math.floor((rate * (count + 1) - 1) * pixels)
     position = count * pixels - 1 - flagged
+    highest = image_threshold(scores, false_alarm_rate)
     return Calibration(
-        image_threshold=image_threshold(scores, false_alarm_rate),
-        pixel_threshold=float(np.partition(anomaly_maps, position, axis=None)[position]),
+        image_threshold=highest,
+        # A score of the smallest defect that counts may lie below its map's maximum.
+        pixel_threshold=min(
+            highest, float(np.partition(anomaly_maps, position, axis=None)[position])
+        ),
         false_alarm_rate=float(false_alarm_rate),
         image_count=count,
         false_alarm_interval=_false_alarm_interval(count, rank),
@@ -246,6 +256,15 @@ def _scores(values: object, count: int) -> tuple[float, ...]:
     if any(low > high for low, high in pairwise(scores)):
         raise _bad_value("scores", "rising numbers", "others")
     return scores
+
+
+def _weights(values: object) -> tuple[float, ...]:
+    if not isinstance(values, list | tuple):
+        raise _bad_value("roi_weights", "a list of numbers", values)
+    weights = tuple(_number("roi_weights", value) for value in values)
+    if not all(0 < weight < MOST_WEIGHT for weight in weights):
+        raise _bad_value("roi_weights", f"numbers above 0 and below {MOST_WEIGHT:g}", values)
+    return weights
 
 
 def _exact(false_alarm_rate: float) -> Fraction:

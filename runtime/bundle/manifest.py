@@ -10,10 +10,11 @@ from reprlib import repr as brief
 from typing import Any
 
 from stpm.runtime.bundle.calibration import Calibration
+from stpm.runtime.bundle.scoring import Scoring
 
 SCHEMA_VERSION = 2
 READ_VERSIONS = (1, 2)
-"""Version 1 lacks what `stpm-calibrate` writes."""
+"""Version 1 lacks what `stpm-calibrate` writes, and how maps are scored."""
 MOST_FORMER = 20
 """Calibrations of an engine that are kept after they were replaced."""
 MAX_FILE_BYTES = 2 << 30
@@ -93,6 +94,7 @@ class Manifest:
     engines: dict[str, EngineRecord]
     versions: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    scoring: Scoring = field(default_factory=Scoring)
 
     def to_json(self) -> str:
         """Return the manifest as it is written."""
@@ -111,6 +113,11 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
     batch = _pair(contract, "batch", MAX_BATCH)
     _require(batch[0] <= batch[1], f"batch is {batch}, expected the smallest first")
     entries = {_file_name(name): _file(_object(files, name)) for name in files}
+    scoring = Scoring.from_dict(values["scoring"]) if "scoring" in values else Scoring()
+    records = {name: _engine(_object(engines, name), entries) for name in engines}
+    for name, record in records.items():
+        given, needed = len(record.calibration.roi_weights), len(scoring.rois)
+        _require(given == needed, f"{name} has {given} roi_weights, expected {needed}")
     return Manifest(
         name=_text(values, "name"),
         method=_text(values, "method"),
@@ -125,9 +132,10 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
         map_size=_pair(values, "map_size", MAX_SIDE),
         tolerance=_fraction(values, "tolerance"),
         files=entries,
-        engines={name: _engine(_object(engines, name), entries) for name in engines},
+        engines=records,
         versions=_texts(values, "versions"),
         provenance=_object(values, "provenance"),
+        scoring=scoring,
     )
 
 

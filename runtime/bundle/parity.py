@@ -16,7 +16,7 @@ of the low maps of good images, a GPU that computes in FP16 by up to 0.014.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Parity:
     """The largest differences over a set of images.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +42,12 @@ def load_image(source: ImageSource, bit_depth: int = FULL_DEPTH) -> NDArray[np.u
     if isinstance(source, np.ndarray):
         return _rgb_from_array(source, bit_depth, "image")
     return _rgb_from_array(read_pixels(source), bit_depth, _name(source))
+
+
+def image_sizes(paths: Sequence[Path], bit_depth: int = FULL_DEPTH) -> list[tuple[int, int]]:
+    """Return files' (height, width) in pixels, as `load_image` reads them; DataError as there."""
+    images = (load_image(path, bit_depth) for path in paths)
+    return [(image.shape[0], image.shape[1]) for image in images]
 
 
 def read_pixels(

@@ -9,6 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.output.components import label_regions
+from stpm.runtime.output.map_score import map_pixels
+
 Verdict = Literal["ok", "warn", "anomalous"]
 
 
@@ -27,6 +30,23 @@ class Region:
     peak: float
 
 
+@dataclass(frozen=True)
+class RoiResult:
+    """The inspection of one region of interest.
+
+    Attributes:
+        name: of the region.
+        score: of its own pixels alone.
+        threshold: a region with a higher score is anomalous.
+        verdict: see `Result.verdict`; the image's is the worst of its regions'.
+    """
+
+    name: str
+    score: float
+    threshold: float
+    verdict: Verdict
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The inspection of one image.
@@ -39,6 +59,8 @@ class Result:
         image_size: (height, width) in pixels of the input image.
         warn_threshold: an image with a higher score that is not anomalous is to be looked at;
             None without such a limit.
+        min_area: of the smallest region that counts, in pixels of the input image; 0 for any.
+        rois: the regions of interest; empty where the whole image counts.
     """
 
     score: float
@@ -47,14 +69,13 @@ class Result:
     pixel_threshold: float
     image_size: tuple[int, int]
     warn_threshold: float | None = None
+    min_area: int = 0
+    rois: tuple[RoiResult, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         """What the line is to do: "ok", "warn" (look at it) or "anomalous"."""
-        if self.is_anomalous:
-            return "anomalous"
-        is_above = self.warn_threshold is not None and self.score > self.warn_threshold
-        return "warn" if is_above else "ok"
+        return verdict_of(self.score, self.threshold, self.warn_threshold)
 
     @property
     def is_anomalous(self) -> bool:
@@ -63,8 +84,13 @@ class Result:
 
     @cached_property
     def pred_mask(self) -> NDArray[np.bool_]:
-        """Bool (H, W): the pixels of the map above the pixel threshold."""
-        return np.greater(self.anomaly_map, self.pixel_threshold)
+        """Bool (H, W): the pixels of the map above the pixel threshold, in areas that count."""
+        mask = np.greater(self.anomaly_map, self.pixel_threshold)
+        needed = map_pixels(self.min_area, mask.size, self.image_size)
+        if needed > 1:
+            labels = label_regions(mask)
+            mask &= (np.bincount(labels.ravel()) >= needed)[labels]
+        return mask
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -79,58 +105,14 @@ class Result:
             "verdict": self.verdict,
             "is_anomalous": self.is_anomalous,
             "regions": [asdict(r) | {"box": list(r.box)} for r in self.regions],
-        }
+        } | ({"rois": [asdict(roi) for roi in self.rois]} if self.rois else {})
 
 
-def label_regions(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Number the 8-connected regions of a mask.
-
-    Args:
-        mask: bool (H, W).
-
-    Returns:
-        int32 (H, W): 0 outside the mask, then 1, 2, ... in the reading order of the regions' first
-        pixels.
-
-    Source: He, Chao & Suzuki, "A run-based two-scan labeling algorithm", IEEE Transactions on
-        Image Processing 17(5), 2008; the unions are done for all runs at once.
-    """
-    height, width = mask.shape
-    stride = width + 2
-    padded = np.zeros((height, stride), dtype=np.int8)
-    padded[:, 1:-1] = mask
-    steps = np.diff(padded.ravel())
-    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    upper, lower = _touching(starts, ends, stride)
-    _, numbers = np.unique(_roots(upper, lower, len(starts)), return_inverse=True)
-    labels = np.zeros((height, width), dtype=np.int32)
-    labels[mask] = np.repeat(numbers + 1, ends - starts)
-    return labels
-
-
-def _touching(
-    starts: NDArray[np.intp], ends: NDArray[np.intp], stride: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair each run with the runs of the next row that it touches, also by a corner."""
-    first = np.searchsorted(ends, starts + stride, side="left")
-    last = np.searchsorted(starts, ends + stride, side="right")
-    counts = last - first
-    upper = np.repeat(np.arange(len(starts)), counts)
-    within = np.arange(len(upper)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return upper, np.repeat(first, counts) + within
-
-
-def _roots(upper: NDArray[np.intp], lower: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """Return for each run the lowest run of its region."""
-    parent = np.arange(count)
-    while True:
-        a, b = parent[upper], parent[lower]
-        if np.array_equal(a, b):
-            return parent
-        np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
-        # Every run must point at its root again before the next round joins roots.
-        while not np.array_equal(parent, parent[parent]):
-            parent = parent[parent]
+def verdict_of(score: float, threshold: float, warn_threshold: float | None) -> Verdict:
+    """Hold a score against the two limits."""
+    if score > threshold:
+        return "anomalous"
+    return "warn" if warn_threshold is not None and score > warn_threshold else "ok"
 
 
 def _regions(

@@ -12,7 +12,7 @@ from stpm.runtime.detector import calibration_of
 from stpm.runtime.errors import DataError
 from stpm.runtime.partial import partial_path
 from stpm.runtime.serve.folders import check_name, next_version, write_files
-from stpm.runtime.serve.options import model_name
+from stpm.runtime.serve.options import check_graph_scores, model_name
 from stpm.runtime.serve.verdict_graph import with_verdict
 
 CONFIG = "config.json"
@@ -37,6 +37,7 @@ def write_model(bundle: Bundle, repository: Path, name: str | None = None) -> Pa
         DataError: the name is none of a model, or config.json is none of the server's.
     """
     name = check_name(name or model_name(bundle))
+    check_graph_scores(bundle)
     calibration = calibration_of(bundle, ENGINE)
     config = _with_entry(repository / CONFIG, name)
     model = repository / name

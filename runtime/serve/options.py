@@ -51,6 +51,19 @@ def model_name(bundle: Bundle) -> str:
     return bundle.path.absolute().name.removesuffix(".stpm")
 
 
+def check_graph_scores(bundle: Bundle) -> None:
+    """Refuse to serve the graph alone where its own scores are not the bundle's.
+
+    Raises:
+        BackendError: the bundle has regions of interest, or a smallest defect that counts.
+    """
+    if not bundle.manifest.scoring.is_graphs:
+        raise BackendError(
+            f"{bundle.path}: has regions of interest or a smallest defect, which its graph knows "
+            "nothing of; serve it with stpm-serve triton --backend python."
+        )
+
+
 def check_extra(*modules: str, extra: str = "serve") -> None:
     """Refuse to go on without the packages of an extra.
 

@@ -19,6 +19,7 @@ from stpm.runtime.serve.options import (
     ONNX_ENGINES,
     TritonBackend,
     TritonOptions,
+    check_graph_scores,
     model_name,
 )
 from stpm.runtime.serve.triton_config import (
@@ -98,6 +99,7 @@ def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
         if options.engine is not None:
             calibration_of(bundle, options.engine)
         return options
+    check_graph_scores(bundle)
     engine = options.engine or ONNX_ENGINES[0]
     if engine not in ONNX_ENGINES:
         known = f"one of {', '.join(ONNX_ENGINES)}" if engine in ENGINES else "a known engine"

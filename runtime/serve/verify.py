@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.bundle.archive import Bundle
+from stpm.runtime.batches import run_in_batches
+from stpm.runtime.bundle.archive import Bundle, Golden
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import Parity, compare
-from stpm.runtime.detector import run_in_batches
 from stpm.runtime.errors import ParityError
+from stpm.runtime.replay import map_score_of
 from stpm.runtime.serve.answers import ANOMALY_MAP, served_threshold
 from stpm.runtime.serve.clients import Client
 
@@ -75,7 +77,12 @@ def verify(
     golden = bundle.golden()
     served = _Served(client, model, version)
     outputs = run_in_batches(served, golden.images, bundle.manifest.input)
-    parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
+    records = bundle.manifest.engines
+    parity = min(
+        compare(*_expected(bundle, golden, record.calibration), *outputs)
+        for name, record in records.items()
+        if engine in (None, name)
+    )
     tolerance = bundle.manifest.tolerance
     if not parity.holds(tolerance):
         raise ParityError(
@@ -85,6 +92,17 @@ def verify(
         )
     threshold, engines = _thresholds(served.answers, bundle, model, engine)
     return Verified(len(golden.images), parity, threshold, engines)
+
+
+def _expected(bundle: Bundle, golden: Golden, calibration: Calibration) -> Outputs:
+    """Return what the golden maps are with an engine's weights of the regions of interest."""
+    map_score = map_score_of(bundle, calibration.roi_weights)
+    if map_score is None:
+        return golden.anomaly_maps, golden.pred_scores
+    maps, roi_scores = map_score(
+        golden.anomaly_maps, [bundle.manifest.input.size] * len(golden.images)
+    )
+    return maps, roi_scores.max(axis=1)
 
 
 def _thresholds(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
-from stpm.runtime.backends import Outputs, installed_engines
+from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.bundle.calibration import Calibration
+from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.detector import Detector
 from stpm.runtime.images.listing import counts, find_images
+from stpm.runtime.images.preprocess import image_sizes
 from stpm.runtime.output.console import Version, command, note, progress, say
+from stpm.runtime.site.rois import read_rois
+from stpm.runtime.site.rule import Rule, Scored, make_rule, rule_of
 from stpm.runtime.site.thresholds import (
     Finds,
     against_defects,
@@ -54,6 +59,33 @@ def calibrate(
         list[str] | None,
         typer.Option(help="Images of known defects: says what is found. May be repeated."),
     ] = None,
+    roi: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Region of interest, [NAME=]FILE: a mask of the images' size, black outside, or "
+            "polygons in JSON. May be repeated.",
+            show_default="as before",
+        ),
+    ] = None,
+    ignore: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="What does not count, a file as for --roi. May be repeated.",
+            show_default="as before",
+        ),
+    ] = None,
+    whole_image: Annotated[
+        bool, typer.Option("--whole-image", help="Drop the bundle's regions of interest.")
+    ] = False,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MAX_AREA,
+            help="Smallest defect that counts, in pixels of the image; 0 for any.",
+            show_default="as before",
+        ),
+    ] = None,
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,30 +105,44 @@ def calibrate(
     """
     if (threshold is None) == (not good):
         raise typer.BadParameter("give good images, or --threshold without images.")
-    if threshold is not None and (bad or false_alarm_rate or warn_rate):
+    others = (false_alarm_rate, warn_rate, min_area)
+    if threshold is not None and (bad or roi or ignore or whole_image or any(others)):
         raise typer.BadParameter(
-            "--threshold takes no --bad, --false-alarm-rate or --warn-rate; calibrate on images."
+            "--threshold takes no other limit and no region; calibrate on good images."
         )
+    if whole_image and (roi or ignore):
+        raise typer.BadParameter("--whole-image drops the regions that --roi and --ignore name.")
     opened = Bundle(bundle)
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
     found: dict[str, Calibration] = {}
     defects: dict[str, list[Finds]] = {}
     good_paths, bad_paths = _images(good or []), _images(bad or [])
+    before = rule_of(opened)
+    rule = _rule(opened, before, good_paths, roi or [], ignore or [], whole_image, min_area)
     for detector in detectors:
-        name, before = detector.engine_name, detector.calibration
+        name, old = detector.engine_name, detector.calibration
         if threshold is not None:
-            found[name] = by_hand(before, threshold)
+            found[name] = by_hand(old, threshold)
             continue
-        outputs = _scored(detector, "good images", good_paths)
+        scored = _scored(detector, "good images", good_paths)
         found[name] = from_good_images(
-            outputs, false_alarm_rate, warn_rate, before.false_alarm_rate
+            scored, rule, false_alarm_rate, warn_rate, old.false_alarm_rate
         )
         if bad_paths:
-            _, bad_scores = _scored(detector, "defects", bad_paths)
-            defects[name] = against_defects(outputs[1], bad_scores, found[name])
+            weights = found[name].roi_weights
+            defects[name] = against_defects(
+                rule.scores(scored, weights),
+                rule.scores(_scored(detector, "defects", bad_paths), weights),
+                found[name],
+            )
+    first, calibrated = next(iter(found.items()))
+    absent = [name for name in opened.manifest.engines if name not in found]
+    if rule is not before:
+        # Their former thresholds are of other scores.
+        found |= dict.fromkeys(absent, calibrated)
     if not dry_run:
-        write_thresholds(opened, found)
+        write_thresholds(opened, found, None if rule is before else rule)
     if as_json:
         say(json.dumps(_as_plain(found, defects)))
     else:
@@ -104,9 +150,39 @@ def calibrate(
             say(_line(name, opened.manifest.engines[name].calibration, calibration))
             for line in _table(bundle, defects.get(name, []), len(bad_paths)):
                 say(line)
-    for name in opened.manifest.engines.keys() - found.keys():
-        note(f"{name}: keeps its thresholds, which are of other images; calibrate where it runs")
+    for name in absent:
+        what = (
+            "keeps its thresholds, which are of other images"
+            if rule is before
+            else f"has those of {first}, since a score is another now"
+        )
+        note(f"{name}: {what}; calibrate where it runs")
     note(f"{bundle}: {'left as it is' if dry_run else 'has these thresholds'}")
+
+
+def _rule(
+    bundle: Bundle,
+    before: Rule,
+    good: list[Path],
+    rois: list[str],
+    ignored: list[Path],
+    whole_image: bool,
+    min_area: int | None,
+) -> Rule:
+    """Return what is to count; the very `before` where nothing else was asked for."""
+    if not (rois or ignored or whole_image) and min_area is None:
+        return before
+    manifest, scoring, labels = bundle.manifest, before.scoring, before.labels
+    sizes = image_sizes(good, manifest.input.bit_depth)
+    if rois or ignored:
+        names, labels = read_rois(rois, ignored, sizes[0], manifest.map_size)
+        scoring = replace(scoring, rois=names)
+    if whole_image:
+        labels = np.ones(manifest.map_size, np.uint8)
+        scoring = replace(scoring, rois=())
+    if min_area is not None:
+        scoring = replace(scoring, min_area=min_area)
+    return make_rule(scoring, labels, sizes)
 
 
 def _images(arguments: list[str]) -> list[Path]:
@@ -118,7 +194,7 @@ def _images(arguments: list[str]) -> list[Path]:
     return found.images
 
 
-def _scored(detector: Detector, label: str, paths: list[Path]) -> Outputs:
+def _scored(detector: Detector, label: str, paths: list[Path]) -> Scored:
     with progress(f"{detector.engine_name}, {label}", len(paths)) as on_images:
         return score_images(detector, paths, on_images)
 

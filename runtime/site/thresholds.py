@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.backends import Outputs
-from stpm.runtime.bundle.archive import Bundle, check_readable, write_bundle
+from stpm.runtime.bundle.archive import (
+    SCORING,
+    Bundle,
+    check_readable,
+    write_bundle,
+)
 from stpm.runtime.bundle.calibration import (
     Calibration,
     calibrate,
@@ -23,6 +27,7 @@ from stpm.runtime.bundle.manifest import MOST_FORMER, EngineRecord
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.site.rule import Rule, Scored, roi_weights, scoring_file
 
 USUAL_RATES = (0.001, 0.01, 0.05)
 """Rates of false alarms that known defects are held against, beside the one asked for."""
@@ -48,7 +53,7 @@ class Finds:
 
 def score_images(
     detector: Detector, paths: Sequence[Path], on_images: Callable[[int], None] = lambda _: None
-) -> Outputs:
+) -> Scored:
     """Score files, a few at a time.
 
     Args:
@@ -56,30 +61,37 @@ def score_images(
         paths: at least one.
         on_images: called with the number of images done since the last call.
 
-    Returns:
-        Maps float32 (N,H,W) and scores float32 (N,).
-
     Raises:
         DataError: a file cannot be scored.
     """
     bit_depth = detector.bundle.manifest.input.bit_depth
-    outputs = []
+    outputs, sizes = [], []
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
         images = [load_image(path, bit_depth) for path in batch]
         outputs.append(detector.infer(detector.prepare(images)))
+        sizes += [(image.shape[0], image.shape[1]) for image in images]
         on_images(len(batch))
     maps, scores = map(np.concatenate, zip(*outputs, strict=True))
-    return maps, scores
+    return Scored(maps, scores, sizes)
 
 
 def from_good_images(
-    outputs: Outputs, false_alarm_rate: float | None, warn_rate: float | None, wished: float
+    good: Scored,
+    rule: Rule,
+    false_alarm_rate: float | None,
+    warn_rate: float | None,
+    wished: float,
 ) -> Calibration:
     """Set thresholds from good images' maps and scores; see `calibrate`.
 
+    Several regions of interest have one threshold, with which each region's score is held after
+    it was multiplied by a weight: the inverse of its median over the good images, as a share of the
+    first region's.
+
     Args:
-        outputs: of the engine, for good images.
+        good: what the engine makes of good images.
+        rule: what counts of them.
         false_alarm_rate: asked for; None takes the one `wished`, or the lowest that the images
             support.
         warn_rate: see `calibrate`.
@@ -88,16 +100,23 @@ def from_good_images(
     Raises:
         DataError: too few images, or a warn rate below the false-alarm rate.
     """
-    maps, scores = outputs
     rate = false_alarm_rate
     if rate is None:
-        rate = max(wished, smallest_false_alarm_rate(len(scores)))
+        rate = max(wished, smallest_false_alarm_rate(len(good.pred_scores)))
     if warn_rate is not None and warn_rate < rate:
         raise DataError(
             f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of {rate:g}: "
             "fewer images are rejected than looked at; raise it."
         )
-    return replace(calibrate(scores, maps, rate, warn_rate), calibrated=_now())
+    of_good, of_new = roi_weights(good, rule)
+    scores = rule(good, of_good)[1].max(axis=1)
+    maps, _ = rule(good, of_new)
+    return replace(calibrate(scores, maps, rate, warn_rate), roi_weights=of_new)
+
+
+def on_site(calibration: Calibration) -> Calibration:
+    """Date a calibration."""
+    return replace(calibration, calibrated=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def by_hand(before: Calibration, threshold: float) -> Calibration:
@@ -123,7 +142,6 @@ def by_hand(before: Calibration, threshold: float) -> Calibration:
         false_alarm_interval=(0.0, 1.0),
         warn_rate=max(before.warn_rate or rate, rate) if keeps_warning else None,
         warn_threshold=warn if keeps_warning else None,
-        calibrated=_now(),
     )
 
 
@@ -161,19 +179,27 @@ def replaced(record: EngineRecord, calibration: Calibration) -> EngineRecord:
     return replace(record, calibration=calibration, former=former)
 
 
-def write_thresholds(bundle: Bundle, calibrations: Mapping[str, Calibration]) -> None:
+def write_thresholds(
+    bundle: Bundle, calibrations: Mapping[str, Calibration], rule: Rule | None = None
+) -> None:
     """Replace a bundle by one with these thresholds by engine, whole or not at all.
+
+    Args:
+        bundle: to replace.
+        calibrations: by the engine's name; with a rule, of all of its engines.
+        rule: what counts from now on; None for what did before.
 
     Raises:
         BundleError: a file of it cannot be read, or does not match its hash.
     """
+    manifest = bundle.manifest
     engines = {
-        name: replaced(record, calibrations[name]) if name in calibrations else record
-        for name, record in bundle.manifest.engines.items()
+        name: replaced(record, on_site(calibrations[name])) if name in calibrations else record
+        for name, record in manifest.engines.items()
     }
-    files = {name: bundle.read(name) for name in bundle.manifest.files}
-    write_bundle(bundle.path, replace(bundle.manifest, engines=engines), files, check_readable)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    files = {name: bundle.read(name) for name in manifest.files}
+    if rule is not None:
+        manifest = replace(manifest, scoring=rule.scoring)
+        files.pop(SCORING, None)
+        files |= scoring_file(rule, bundle.golden().anomaly_maps, manifest.input.size)
+    write_bundle(bundle.path, replace(manifest, engines=engines), files, check_readable)

@@ -32,11 +32,12 @@ from stpm.runtime.bundle.archive import (
     Bundle,
     Golden,
     InputContract,
-    golden_bytes,
+    npz_bytes,
     write_bundle,
 )
 from stpm.runtime.errors import BundleError
 from stpm.runtime.images.preprocess import load_image, resize
+from stpm.runtime.output.map_score import MapScore, percent_of
 from stpm.runtime.output.result import Result
 from stpm.train.backbones import pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint
@@ -135,6 +136,35 @@ def write_regions(out: Path) -> None:
                 index.write(f"{' '.join(map(str, region.box))} {region.area!r} {region.peak!r}\n")
 
 
+def write_map_scores(out: Path) -> None:
+    """Maps, regions of interest with weights, and what Python makes of them."""
+    kinds = ("max", "max", "top0.5%", "top20%", "top100%")
+    with (out / "map_scores.bin").open("wb") as file, (out / "map_scores.txt").open("w") as index:
+        for seed in range(120):
+            draw = np.random.default_rng(seed)
+            size, image_size = draw.integers(2, 60, 2), draw.integers(1, 90, 2)
+            values = draw.random(size, np.float32)
+            if seed % 3 == 0:
+                values = np.round(values * 8) / np.float32(8)
+            count = 1 + seed % 3
+            labels = draw.integers(0, 1 + count, size).astype(np.uint8)
+            if seed % 4 == 0:
+                labels = np.sort(labels, axis=1)  # connected regions
+            labels.ravel()[: 1 + count] = range(1 + count)
+            kind = kinds[seed % len(kinds)]
+            area = int(draw.integers(0, 400)) if kind == "max" else 0
+            weights = tuple(draw.uniform(0.2, 3, count).tolist())
+            names = tuple(f"r{i}" for i in range(count))
+            scored = MapScore(labels, weights, names, kind, area)
+            weighted = scored.weigh(values)
+            scores = scored.roi_scores(weighted, (int(image_size[0]), int(image_size[1])))
+            for array in (values, labels, weighted, scores):
+                file.write(array.tobytes())
+            percent = percent_of(kind)
+            sizes = " ".join(map(str, (*size, *image_size)))
+            index.write(f"{sizes} {percent!r} {area} {count} {' '.join(map(repr, weights))}\n")
+
+
 def write_fakes(out: Path, tests: ModuleType) -> None:
     """Bundles for the engine of the tests, whose map is the red channel over 255."""
     for name, batch, resizes, bit_depth in [
@@ -149,12 +179,12 @@ def write_fakes(out: Path, tests: ModuleType) -> None:
         maps = np.ascontiguousarray(images[:, ::2, ::2, 0]).astype(np.float32) / np.float32(255)
         scores = maps.max(axis=(1, 2))
         manifest = replace(tests.WISHED, input=contract, map_size=(12, 16), name=name)
-        golden = golden_bytes(Golden(images, maps, scores))
+        golden = npz_bytes(Golden(images, maps, scores))
         write_bundle(out / f"{name}.stpm", manifest, {MODEL: b"fake", GOLDEN: golden})
-        wrong = golden_bytes(Golden(images, maps + np.float32(1e-3), scores))
+        wrong = npz_bytes(Golden(images, maps + np.float32(1e-3), scores))
         write_bundle(out / f"{name}_drifted.stpm", manifest, {MODEL: b"fake", GOLDEN: wrong})
         maps[0, 0, 0] = np.nan
-        wrong = golden_bytes(Golden(images, maps, scores))
+        wrong = npz_bytes(Golden(images, maps, scores))
         write_bundle(out / f"{name}_nan.stpm", manifest, {MODEL: b"fake", GOLDEN: wrong})
 
 
@@ -267,6 +297,7 @@ def write_real(out: Path) -> None:
         "bf16": ExportOptions("bf16", engines=("openvino",)),
         "int8": ExportOptions("int8"),
         "camera": ExportOptions(camera_size=(80, 96), batch=(1, 2)),
+        "rois": ExportOptions(batch=(1, 4), rois=(str(draw_rois(out)),), min_area=20),
         "deep": ExportOptions(),
     }
     for name, options in exports.items():
@@ -283,6 +314,17 @@ def write_real(out: Path) -> None:
         set_thresholds(path)
         for engine in Bundle(path).manifest.engines:
             write_scores(out / f"{name}_{engine}", Detector(path, engine))
+
+
+def draw_rois(out: Path) -> Path:
+    """Two regions of interest, beside each other, of images of 80x96 pixels."""
+    polygons = {
+        "left": [[[0, 0], [40, 0], [40, 79], [0, 79]]],
+        "right": [[[50, 10], [90, 10], [95, 70], [50, 70]]],
+    }
+    path = out / "rois.json"
+    path.write_text(json.dumps(polygons))
+    return path
 
 
 def set_thresholds(path: Path) -> None:
@@ -319,7 +361,12 @@ def write_scores(out: Path, detector: Detector) -> None:
             file.write(result.anomaly_map.tobytes())
             verdict = VERDICT_NUMBERS[result.verdict]
             sizes = f"{form} {size[0]} {size[1]} {stride} {contract.bit_depth} {seed}"
-            index.write(f"{sizes} {result.score!r} {verdict} {len(result.regions)}\n")
+            rois = [
+                f"{roi.name} {roi.score!r} {roi.threshold!r} {VERDICT_NUMBERS[roi.verdict]}"
+                for roi in result.rois
+            ]
+            counts = f"{len(result.regions)} {len(rois)}"
+            index.write(" ".join([sizes, repr(result.score), str(verdict), counts, *rois]) + "\n")
 
 
 def main() -> None:
@@ -329,6 +376,7 @@ def main() -> None:
     tests = python_tests()
     write_resize(out)
     write_regions(out)
+    write_map_scores(out)
     for name, write in [("fake", write_fakes), ("malformed", write_malformed)]:
         (out / name).mkdir()
         write(out / name, tests)

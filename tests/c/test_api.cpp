@@ -44,7 +44,7 @@ void scores_and_maps(const std::string &bundle) {
         std::vector<stpm_result> results(count);
         for (std::size_t i = 0; i < count; ++i) {
             pictures.emplace_back(static_cast<std::uint32_t>(i));
-            results[i] = {maps[i].data(), kMap, nullptr, 0, 0, 0, 0, 0};
+            results[i] = {maps[i].data(), kMap, nullptr, 0, 0, 0, 0, 0, nullptr, 0, 0};
         }
         for (const Picture &picture : pictures) images.push_back(picture.image());
         CHECK_STATUS(STPM_OK, detector,
@@ -199,7 +199,7 @@ void regions_are_cut_to_the_buffer(const std::string &bundle) {
     const Picture picture(3);
     const stpm_image image = picture.image();
     stpm_region all[64], one[1];
-    stpm_result result = {nullptr, 0, all, 64, 0, 0, 0, 0};
+    stpm_result result = {nullptr, 0, all, 64, 0, 0, 0, 0, nullptr, 0, 0};
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
     const std::size_t count = result.region_count;
     CHECK(count > 1 && count <= 64);
@@ -207,7 +207,7 @@ void regions_are_cut_to_the_buffer(const std::string &bundle) {
         return a.peak > b.peak;
     }));
     CHECK(all[0].peak == picture.score);
-    result = {nullptr, 0, one, 1, 0, 0, 0, 0};
+    result = {nullptr, 0, one, 1, 0, 0, 0, 0, nullptr, 0, 0};
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
     CHECK(result.region_count == count && one[0].peak == all[0].peak);
     stpm_close(detector);
@@ -277,7 +277,7 @@ void queue_holds_back(const std::string &bundle) {
                      stpm_submit(detector, &last, timeout, &tickets[3]));
     }
     std::vector<float> map(kMap);
-    stpm_result small = {map.data(), 1, nullptr, 0, 0, 0, 0, 0};
+    stpm_result small = {map.data(), 1, nullptr, 0, 0, 0, 0, 0, nullptr, 0, 0};
     CHECK_STATUS(STPM_ERROR_BUFFER, detector, stpm_wait(detector, tickets[2], -1, &small));
     small.map_capacity = kMap;
     CHECK_STATUS(STPM_OK, detector, stpm_wait(detector, tickets[2], -1, &small));

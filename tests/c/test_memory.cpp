@@ -44,7 +44,7 @@ void hot_path_allocates_nothing(const std::string &bundle) {
     std::vector<stpm_region> regions(images.size() * 8);
     std::vector<stpm_result> results;
     for (std::size_t i = 0; i < images.size(); ++i) {
-        results.push_back({&maps[i * 12 * 16], 12 * 16, &regions[i * 8], 8, 0, 0, 0, 0});
+        results.push_back({&maps[i * 12 * 16], 12 * 16, &regions[i * 8], 8, 0, 0, 0, 0, nullptr, 0, 0});
     }
     long before = 0;
     for (int round = 0; round < 50; ++round) {

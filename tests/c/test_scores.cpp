@@ -26,15 +26,20 @@ Difference replay(const std::string &real, const std::string &name, const std::s
     std::ptrdiff_t stride;
     std::uint32_t seed;
     double score;
-    std::size_t regions;
+    std::size_t regions, roi_count;
     while (index >> format >> height >> width >> stride >> depth >> seed >> score >> verdict >>
-           regions) {
+           regions >> roi_count) {
         const auto expected = read_values<float>(file, pixels);
         const auto bytes = image_noise(
             format, depth, static_cast<std::size_t>(height) * static_cast<std::size_t>(stride), seed);
         const stpm_image image = {bytes.data(), height, width, stride, format};
         std::vector<float> map(pixels);
-        stpm_result result = {map.data(), map.size(), nullptr, 0, 0, 0, 0, 0};
+        std::vector<stpm_roi> rois(roi_count);
+        stpm_result result = {};
+        result.map = map.data();
+        result.map_capacity = map.size();
+        result.rois = rois.data();
+        result.roi_capacity = rois.size();
         CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
         const auto peak = static_cast<double>(*std::max_element(expected.begin(), expected.end()));
         const auto got = static_cast<double>(result.score);
@@ -49,6 +54,15 @@ Difference replay(const std::string &real, const std::string &name, const std::s
         CHECK(result.is_anomalous == (verdict == STPM_VERDICT_ANOMALOUS));
         ++largest.verdicts[verdict];
         CHECK(result.region_count == regions);
+        CHECK(result.roi_count == roi_count);
+        for (const stpm_roi &roi : rois) {
+            std::string roi_name;
+            double roi_score, roi_threshold;
+            index >> roi_name >> roi_score >> roi_threshold >> verdict;
+            CHECK(roi.name == roi_name && roi.verdict == verdict);
+            CHECK(std::abs(roi.score - roi_score) <= kScoreTolerance * roi_score);
+            CHECK(roi.threshold == roi_threshold);
+        }
         ++largest.images;
     }
     stpm_close(detector);
@@ -60,7 +74,7 @@ Difference replay(const std::string &real, const std::string &name, const std::s
 int main(int argc, char **argv) {
     const std::string real = std::string(argv[1]) + "/real/";
     const std::string engine = argc > 2 ? argv[2] : "openvino";
-    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep"}) {
+    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep", "rois"}) {
         // ONNX Runtime has no bfloat16 kernels.
         if (engine == "onnxruntime" && std::strcmp(name, "bf16") == 0) continue;
         const Difference largest = replay(real, name, engine);

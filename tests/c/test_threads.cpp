@@ -17,7 +17,7 @@ float expected_score(stpm_detector *detector, const stpm_image &image) {
 void work(stpm_detector *detector, int number, const stpm_image &image, float score) {
     std::vector<float> map(12 * 16);
     for (int round = 0; round < kRounds; ++round) {
-        stpm_result result = {map.data(), map.size(), nullptr, 0, 0, 0, 0, 0};
+        stpm_result result = {map.data(), map.size(), nullptr, 0, 0, 0, 0, 0, nullptr, 0, 0};
         if (number % 2) {
             CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
         } else {

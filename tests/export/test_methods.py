@@ -16,9 +16,9 @@ from stpm.export.pipeline import export_bundle
 from stpm.export.precision import FP32_PREFIX, reduced_scoring_layers
 from stpm.runtime import Detector
 from stpm.runtime.backends import open_engine
+from stpm.runtime.batches import run_in_batches
 from stpm.runtime.bundle.archive import MODEL, Bundle, InputContract
 from stpm.runtime.bundle.parity import TOLERANCES, compare
-from stpm.runtime.detector import run_in_batches
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import list_images, read_images
 from stpm.train.evaluate import score_files, torch_scorer

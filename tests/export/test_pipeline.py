@@ -18,9 +18,9 @@ from stpm.export.precision import reduced_scoring_layers
 from stpm.runtime import BackendError, Bundle, DataError, Detector, ExportError, ParityError
 from stpm.runtime.backends import ENGINES, installed_engines, open_engine
 from stpm.runtime.backends.onnxruntime_cpu import OnnxRuntimeEngine
+from stpm.runtime.batches import run_in_batches
 from stpm.runtime.bundle.archive import InputContract
 from stpm.runtime.bundle.parity import TOLERANCES, compare
-from stpm.runtime.detector import run_in_batches
 from stpm.runtime.images.preprocess import load_image
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import list_images

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
+from stpm.runtime.batches import run_in_batches
 from stpm.runtime.bundle.archive import InputContract
-from stpm.runtime.detector import run_in_batches
 from stpm.runtime.errors import BackendError, DataError
 
 Images = NDArray[np.uint8]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from stpm.export.cli import _note_imitation
 from stpm.runtime import Bundle, capabilities
 from stpm.runtime.backends import ENGINES, EngineSpec
-from stpm.runtime.bundle.archive import golden_bytes, write_bundle
+from stpm.runtime.bundle.archive import npz_bytes, write_bundle
 from stpm.runtime.capabilities import engine_states, gpu_precisions, processor_precisions
 from stpm.runtime.cli import main
 
@@ -90,7 +90,7 @@ def test_engines_are_tried_with_a_bundle(bundle_path: Path, tmp_path: Path) -> N
     golden = Bundle(copied).golden()
     changed = replace(golden, anomaly_maps=golden.anomaly_maps * 2)
     manifest = Bundle(copied).manifest
-    files = {"model.onnx": Bundle(copied).read("model.onnx"), "golden.npz": golden_bytes(changed)}
+    files = {"model.onnx": Bundle(copied).read("model.onnx"), "golden.npz": npz_bytes(changed)}
     write_bundle(copied, manifest, files)
     table = CliRunner().invoke(main, [str(copied), "--engines"])
     (line,) = (line for line in table.stdout.splitlines() if line.startswith("onnxruntime "))

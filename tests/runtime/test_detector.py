@@ -18,6 +18,7 @@ from PIL import Image
 
 from stpm.runtime import detector as detector_module
 from stpm.runtime.backends import ENGINES, installed_engines
+from stpm.runtime.batches import fit_input
 from stpm.runtime.bundle.archive import (
     GOLDEN,
     MANIFEST,
@@ -25,10 +26,10 @@ from stpm.runtime.bundle.archive import (
     Bundle,
     Golden,
     InputContract,
-    golden_bytes,
+    npz_bytes,
     write_bundle,
 )
-from stpm.runtime.detector import Detector, fit_input
+from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, BundleError, DataError, ParityError
 from stpm.runtime.images.preprocess import resize
 from stpm.runtime.output.result import Result
@@ -62,7 +63,7 @@ def rewrite(path: Path, *, golden: Golden | None = None, model: bytes = b"", **f
     bundle = Bundle(path)
     files = {
         MODEL: model or bundle.read(MODEL),
-        GOLDEN: golden_bytes(golden or bundle.golden()),
+        GOLDEN: npz_bytes(golden or bundle.golden()),
     }
     write_bundle(path, replace(bundle.manifest, **fields), files)
 

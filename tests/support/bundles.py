@@ -21,9 +21,10 @@ from stpm.runtime.bundle.archive import (
     Golden,
     InputContract,
     Manifest,
-    golden_bytes,
+    npz_bytes,
 )
 from stpm.runtime.bundle.calibration import Calibration
+from stpm.runtime.bundle.scoring import Scoring
 
 REMOVED = object()
 RECORD = EngineRecord(
@@ -47,6 +48,7 @@ WISHED = Manifest(
     engines={"onnxruntime": RECORD},
     versions={"stpm": "0.1.0"},
     provenance={"training": {"epochs": 2, "seeds": [0, 1]}},
+    scoring=Scoring("max"),
 )
 GRAPH = b"a graph"
 RANDOM = np.random.default_rng(0)
@@ -55,7 +57,7 @@ EXPECTED = Golden(
     anomaly_maps=RANDOM.random((3, 2, 3), np.float32),
     pred_scores=RANDOM.random(3, np.float32),
 )
-FILES = {MODEL: GRAPH, GOLDEN: golden_bytes(EXPECTED)}
+FILES = {MODEL: GRAPH, GOLDEN: npz_bytes(EXPECTED)}
 
 ENGINE = ("engines", "onnxruntime")
 CALIBRATION = (*ENGINE, "calibration")
@@ -103,6 +105,7 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     (*CALIBRATION, "warn_rate"): (*NO_NUMBERS, 0.09, 1),
     (*CALIBRATION, "scores"): (None, 1, "1", [1, 0.5], [None], [[1]], [0.5] * 10),
     (*CALIBRATION, "calibrated"): (None, 1, ["a"], "a" * 41),
+    (*CALIBRATION, "roi_weights"): (None, 1, "1", [0], [-1.0], [1e30], [None], [1.0]),
     (*ENGINE, "parity"): NO_OBJECTS,
     (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
     (*ENGINE, "built_with"): NO_OBJECTS,
@@ -115,6 +118,21 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     ("versions",): NO_OBJECTS,
     ("versions", "stpm"): NO_TEXTS,
     ("provenance",): NO_OBJECTS,
+    ("scoring",): NO_OBJECTS,
+    ("scoring", "kind"): (
+        None,
+        1,
+        "",
+        "min",
+        "top%",
+        "top0%",
+        "top101%",
+        "top1",
+        "top 1%",
+        "top.5%",
+    ),
+    ("scoring", "min_area"): (*NO_COUNTS, (1 << 28) + 1),
+    ("scoring", "rois"): (None, 1, "a", [1], [""], ["a b"], ["-a"], ["a", "a"], ["a" * 65]),
 }
 
 

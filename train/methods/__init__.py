@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from stpm.runtime.bundle.scoring import OWN
 from stpm.runtime.errors import CheckpointError
 from stpm.train.methods.contract import (
     Config,
@@ -40,6 +41,7 @@ __all__ = [
     "interpolate_to",
     "open_method",
     "recipe_of",
+    "score_of",
     "with_score",
 ]
 
@@ -77,6 +79,11 @@ def with_score(config: Config, score: str) -> Config:
     changed = config_from_dict(values | {"score": score})
     changed.check()
     return changed
+
+
+def score_of(config: Config) -> str:
+    """Return how an image's score is read off its map, for a bundle's `Scoring`."""
+    return str(config.to_dict().get("score", OWN))
 
 
 def recipe_of(method: str, name: str | None) -> FitOptions:

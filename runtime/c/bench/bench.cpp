@@ -131,7 +131,7 @@ bool run(stpm_detector *detector, Frames &frames, std::vector<float> &map) {
     std::cin >> height >> width;
     const stpm_image image = frames.of(height, width);
     stpm_region regions[16];
-    stpm_result result = {map.data(), map.size(), regions, 16, 0, 0, 0, 0};
+    stpm_result result = {map.data(), map.size(), regions, 16, 0, 0, 0, 0, nullptr, 0, 0};
     const long before = allocations;
     const double start = now_ms();
     const stpm_status status = stpm_run(detector, &image, 1, &result);

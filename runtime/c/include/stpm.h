@@ -74,6 +74,7 @@ typedef struct stpm_info {
     int32_t smallest_batch, largest_batch;
     double threshold;                    /* an image with a higher score is anomalous */
     double pixel_threshold;              /* a pixel with a higher map value is anomalous */
+    int32_t roi_count;                   /* regions of interest; 0: the whole image counts */
 } stpm_info;
 
 typedef enum stpm_format {
@@ -104,6 +105,19 @@ typedef struct stpm_region {
     float peak;                       /* highest map value */
 } stpm_region;
 
+typedef enum stpm_verdict {
+    STPM_VERDICT_OK = 0,
+    STPM_VERDICT_WARN = 1, /* put it aside, to be looked at */
+    STPM_VERDICT_ANOMALOUS = 2
+} stpm_verdict;
+
+typedef struct stpm_roi {
+    const char *name;
+    double score;     /* of its own pixels alone */
+    double threshold; /* a region of interest with a higher score is anomalous */
+    int32_t verdict;  /* an stpm_verdict; the image's is the worst of them */
+} stpm_roi;
+
 typedef struct stpm_result {
     /* In: the caller's buffers; NULL and 0 where they are not wanted. */
     float *map;             /* map_height * map_width values, rows from the top */
@@ -115,13 +129,12 @@ typedef struct stpm_result {
     double threshold;
     float score;
     int32_t is_anomalous; /* 1 when the score is above the threshold, else 0 */
+    /* In: as above. */
+    stpm_roi *rois; /* the bundle's regions of interest, in its order */
+    size_t roi_capacity;
+    /* Out. */
+    size_t roi_count; /* of the bundle, also where that is more than roi_capacity */
 } stpm_result;
-
-typedef enum stpm_verdict {
-    STPM_VERDICT_OK = 0,
-    STPM_VERDICT_WARN = 1, /* put it aside, to be looked at */
-    STPM_VERDICT_ANOMALOUS = 2
-} stpm_verdict;
 
 /* Open a bundle: check it, load the engine, replay the golden images. Takes a second or more.
  *

@@ -59,6 +59,7 @@ struct Result {
     stpm_verdict verdict = STPM_VERDICT_OK;
     std::vector<float> map;            // Detector::info().map_height rows of map_width
     std::vector<stpm_region> regions;  // the highest peak first
+    std::vector<stpm_roi> rois;        // the bundle's regions of interest; names live as it does
 };
 
 // Views a cv::Mat of 8 or 16 bits, or what has its members, without a copy. Three channels are taken
@@ -152,11 +153,14 @@ class Detector {
         const auto width = static_cast<std::size_t>(info_.map_width);
         result.map.resize(height * width);
         result.regions.resize(((height + 1) / 2) * ((width + 1) / 2));
+        result.rois.resize(static_cast<std::size_t>(info_.roi_count));
         stpm_result raw = {};
         raw.map = result.map.data();
         raw.map_capacity = result.map.size();
         raw.regions = result.regions.data();
         raw.region_capacity = result.regions.size();
+        raw.rois = result.rois.data();
+        raw.roi_capacity = result.rois.size();
         return raw;
     }
 

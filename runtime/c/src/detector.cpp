@@ -67,10 +67,15 @@ Detector::Detector(const std::string &path, const std::string &engine, int threa
       engine_name_(choose(engine)),
       thresholds_(manifest().engines.at(engine_name_)),
       pixel_threshold_(to_float(thresholds_.pixel)),
+      scoring_map_(manifest().scoring.is_graphs() ? ScoringMap{} : bundle_.scoring_map()),
       engine_(open_engine(threads)),
       requests_([this] { return engine_->request(); }),
       fitters_([] { return std::make_unique<Fitter>(); }),
-      finders_([this] { return std::make_unique<RegionFinder>(contract().map); }) {
+      finders_([this] { return std::make_unique<RegionFinder>(contract().map); }),
+      scorers_([this] {
+          return std::make_unique<MapScorer>(manifest().scoring, scoring_map_.labels,
+                                             thresholds_.roi_weights, contract().map);
+      }) {
     replay(bundle_.golden());
 }
 
@@ -144,6 +149,11 @@ void Detector::check(const stpm_result &result) const {
                                              std::to_string(result.region_capacity) +
                                              "; begin with stpm_result result = {0}.");
     }
+    if (result.rois == nullptr && result.roi_capacity != 0) {
+        throw Error(STPM_ERROR_ARGUMENT, "got no rois but a roi_capacity of " +
+                                             std::to_string(result.roi_capacity) +
+                                             "; begin with stpm_result result = {0}.");
+    }
 }
 
 void Detector::fit(const stpm_image &image, std::uint8_t *input) {
@@ -173,16 +183,42 @@ Outputs Detector::run(Request &request, std::size_t batch, std::size_t count) co
 }
 
 void Detector::report(float score, const float *map, Size image_size, stpm_result &result) {
-    const std::size_t pixels = contract().map.pixels();
-    if (result.map != nullptr) std::memcpy(result.map, map, pixels * sizeof(float));
+    result.roi_count = manifest().scoring.rois.size();
+    if (manifest().scoring.is_graphs()) return report_scored(score, map, image_size, result);
+    const auto scorer = scorers_.borrow();
+    const float *weighted = scorer->weigh(map);
+    const std::vector<float> &scores = scorer->score(image_size);
+    for (std::size_t i = 0; i < std::min(result.roi_count, result.roi_capacity); ++i) {
+        result.rois[i] = roi(i, static_cast<double>(scores[i]));
+    }
+    report_scored(*std::max_element(scores.begin(), scores.end()), weighted, image_size, result);
+}
+
+void Detector::report_scored(float score, const float *map, Size image_size,
+                             stpm_result &result) {
+    const Size map_size = contract().map;
+    if (result.map != nullptr) std::memcpy(result.map, map, map_size.pixels() * sizeof(float));
+    const std::int64_t needed = map_pixels(manifest().scoring.min_area, map_size, image_size);
     const auto finder = finders_.borrow();
-    const auto &regions = finder->find(map, pixel_threshold_, image_size);
+    const auto &regions = finder->find(map, pixel_threshold_, image_size, needed);
     result.region_count = regions.size();
     std::copy_n(regions.begin(), std::min(regions.size(), result.region_capacity),
                 result.regions);
     result.score = score;
     result.threshold = thresholds_.image;
     result.is_anomalous = static_cast<double>(score) > thresholds_.image ? 1 : 0;
+}
+
+stpm_verdict Detector::judge(double score) const {
+    if (score > thresholds_.image) return STPM_VERDICT_ANOMALOUS;
+    return score > thresholds_.warn ? STPM_VERDICT_WARN : STPM_VERDICT_OK;
+}
+
+// What a region of interest has by its own pixels and its own threshold.
+stpm_roi Detector::roi(std::size_t index, double score) const {
+    const double weight = thresholds_.roi_weights[index];
+    return {manifest().scoring.rois[index].c_str(), score / weight, thresholds_.image / weight,
+            judge(score)};
 }
 
 void Detector::replay(const Golden &golden) {
@@ -213,6 +249,29 @@ void Detector::replay(const Golden &golden) {
                         number_text(score_difference) + ", expected at most " +
                         number_text(tolerance) +
                         "; export again on this machine or choose another engine.");
+    }
+    if (!manifest().scoring.is_graphs()) replay_scoring(golden);
+}
+
+// Holds the regions' scores of the golden maps against those that Python kept of them.
+void Detector::replay_scoring(const Golden &golden) {
+    const std::size_t pixels = contract().map.pixels();
+    const std::size_t count = manifest().scoring.roi_count();
+    const std::vector<float> &expected = scoring_map_.golden_scores;
+    MapScorer scorer(manifest().scoring, scoring_map_.labels, {}, contract().map);
+    bool holds = expected.size() == golden.count * count;
+    for (std::size_t i = 0; holds && i < golden.count; ++i) {
+        const float *map = golden.maps.data() + i * pixels;
+        scorer.weigh(map);
+        const std::vector<float> &scores = scorer.score(contract().input);
+        const float difference = largest_difference(scores.data(), expected.data() + i * count, count);
+        // A NaN holds nothing, either.
+        holds = difference <= to_float(manifest().tolerance) * largest(map, pixels);
+    }
+    if (!holds) {
+        throw Error(STPM_ERROR_PARITY, bundle_.path() + ": " + engine_name_ +
+                                           " scores the regions of interest of the golden images "
+                                           "other than they were at calibration; calibrate again.");
     }
 }
 

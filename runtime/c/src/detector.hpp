@@ -10,6 +10,7 @@
 #include "engines/engine.hpp"
 #include "image/image.hpp"
 #include "engines/pool.hpp"
+#include "map_score.hpp"
 #include "regions.hpp"
 #include "image/resize.hpp"
 #include "stpm.h"
@@ -40,7 +41,10 @@ class Detector {
     template <class Fill, class Take>
     void score(std::size_t count, const Fill &fill, const Take &take);
 
-    // Fills the caller's result from a score and a map of an image of that size.
+    // Holds an image's score against both limits.
+    stpm_verdict judge(double score) const;
+
+    // Fills the caller's result from the graph's score and map of an image of that size.
     void report(float score, const float *map, Size image_size, stpm_result &result);
 
   private:
@@ -52,16 +56,21 @@ class Detector {
     std::string choose(const std::string &engine) const;
     std::unique_ptr<Engine> open_engine(int threads) const;
     void replay(const Golden &golden);
+    void replay_scoring(const Golden &golden);
+    void report_scored(float score, const float *map, Size image_size, stpm_result &result);
+    stpm_roi roi(std::size_t index, double score) const;
     Outputs run(Request &request, std::size_t batch, std::size_t count) const;
 
     Bundle bundle_;
     std::string engine_name_;
     Thresholds thresholds_;
     float pixel_threshold_ = 0;
+    ScoringMap scoring_map_;  // empty where the graph's own score is the image's
     std::unique_ptr<Engine> engine_;
     Pool<Request> requests_;
     Pool<Fitter> fitters_;
     Pool<RegionFinder> finders_;
+    Pool<MapScorer> scorers_;
 };
 
 template <class Fill, class Take>

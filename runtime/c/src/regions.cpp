@@ -82,7 +82,7 @@ void RegionFinder::measure() {
 }
 
 const std::vector<stpm_region> &RegionFinder::find(const float *map, float threshold,
-                                                   Size image_size) {
+                                                   Size image_size, std::int64_t needed) {
     runs_.clear();
     found_.clear();
     regions_.clear();
@@ -105,6 +105,7 @@ const std::vector<stpm_region> &RegionFinder::find(const float *map, float thres
                                                   image_size.width) /
                               static_cast<double>(size_.pixels());
     for (const Found &found : found_) {
+        if (found.pixels < needed) continue;
         regions_.push_back({scaled_down(found.top, image_size.height, size_.height),
                             scaled_down(found.left, image_size.width, size_.width),
                             scaled_up(found.bottom, image_size.height, size_.height),

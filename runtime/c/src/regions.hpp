@@ -16,9 +16,11 @@ class RegionFinder {
   public:
     explicit RegionFinder(Size map_size);
 
-    // Finds the 8-connected regions of the pixels above `threshold`, the highest peak first,
-    // in pixels of an image of `image_size`. Valid until the next call.
-    const std::vector<stpm_region> &find(const float *map, float threshold, Size image_size);
+    // Finds the 8-connected regions of the pixels above `threshold` that have `needed` pixels or
+    // more, the highest peak first, in pixels of an image of `image_size`. Valid until the next
+    // call.
+    const std::vector<stpm_region> &find(const float *map, float threshold, Size image_size,
+                                         std::int64_t needed = 0);
 
   private:
     // Neighbouring pixels of a row above the threshold; `end` is exclusive.

@@ -177,6 +177,7 @@ stpm_status stpm_get_info(stpm_detector *detector, stpm_info *info) {
         info->largest_batch = static_cast<std::int32_t>(contract.largest_batch);
         info->threshold = opened.thresholds().image;
         info->pixel_threshold = opened.thresholds().pixel;
+        info->roi_count = static_cast<std::int32_t>(opened.manifest().scoring.rois.size());
     });
 }
 
@@ -223,10 +224,7 @@ stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict) {
     if (detector == nullptr) return STPM_ERROR_ARGUMENT;
     return detector->guard([&] {
         require(verdict, "verdict");
-        const auto &thresholds = detector->opened().thresholds();
-        *verdict = score > thresholds.image  ? STPM_VERDICT_ANOMALOUS
-                   : score > thresholds.warn ? STPM_VERDICT_WARN
-                                             : STPM_VERDICT_OK;
+        *verdict = detector->opened().judge(static_cast<double>(score));
     });
 }
 

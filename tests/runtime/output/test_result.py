@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from stpm.runtime.output.result import Region, Result, label_regions
+from stpm.runtime.output.components import label_regions
+from stpm.runtime.output.result import Region, Result
 
 Mask = NDArray[np.bool_]
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.output.map_score import MAXIMUM
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels
 from stpm.train.methods.contract import Network, Upsample
 from stpm.train.methods.distances import feature_distances
-from stpm.train.methods.image_score import MAXIMUM, ImageScore
+from stpm.train.methods.image_score import ImageScore
 from stpm.train.methods.smoothing import Smoothing
 
 LEVELS = ("layer1", "layer2", "layer3")

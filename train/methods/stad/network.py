@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from stpm.runtime.errors import StpmError
+from stpm.runtime.output.map_score import MAXIMUM
 from stpm.train.backbones import IMAGENET_MEAN, IMAGENET_STD
 from stpm.train.methods.contract import Network, Upsample
-from stpm.train.methods.image_score import MAXIMUM, ImageScore
+from stpm.train.methods.image_score import ImageScore
 from stpm.train.methods.stad.patch_networks import DESCRIPTOR_SIZE, PatchNetworks, check_patch_sizes
 from stpm.train.methods.stad.teacher import TeacherOptions
 

@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from stpm.runtime.errors import CheckpointError
+from stpm.runtime.output.map_score import MAXIMUM
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels, pyramid
 from stpm.train.methods.contract import Network, Upsample
 from stpm.train.methods.distances import feature_distances
-from stpm.train.methods.image_score import MAXIMUM, ImageScore
+from stpm.train.methods.image_score import ImageScore
 
 
 @dataclass(frozen=True)

@@ -86,4 +86,9 @@ Golden Bundle::golden() const {
     return parse_golden(read("golden.npz"), manifest_.contract, path_ + "/golden.npz");
 }
 
+ScoringMap Bundle::scoring_map() const {
+    return parse_scoring_map(read("scoring.npz"), manifest_.contract.map,
+                             manifest_.scoring.roi_count(), path_ + "/scoring.npz");
+}
+
 }  // namespace stpm::core

@@ -35,6 +35,23 @@ struct Contract {
 struct Thresholds {
     double image = 0, pixel = 0;
     double warn = std::numeric_limits<double>::infinity();  // none
+    std::vector<double> roi_weights;
+};
+
+// How maps become scores: the port of runtime/bundle/scoring.py.
+struct Scoring {
+    double percent = 0;         // the mean of the highest so many; 0: the maximum
+    std::int64_t min_area = 0;  // of the smallest defect, in pixels of the image
+    std::vector<std::string> rois;
+
+    bool is_graphs() const { return min_area == 0 && rois.empty(); }
+    std::size_t roi_count() const { return rois.empty() ? 1 : rois.size(); }
+};
+
+// Where maps are scored, and what the golden maps then score.
+struct ScoringMap {
+    Bytes labels;                      // (map height, map width): 0, or 1 plus a region's index
+    std::vector<float> golden_scores;  // (count, regions)
 };
 
 struct FileEntry {
@@ -48,6 +65,7 @@ struct Manifest {
     double tolerance = 0;
     std::map<std::string, FileEntry> files;
     std::map<std::string, Thresholds> engines;
+    Scoring scoring;
 };
 
 // Real inputs and what the FP32 reference makes of them.
@@ -61,6 +79,8 @@ struct Golden {
 // Throws Error(STPM_ERROR_BUNDLE); the message begins with `path`.
 Manifest parse_manifest(const Bytes &content, const std::string &path);
 Golden parse_golden(const Bytes &content, const Contract &contract, const std::string &path);
+ScoringMap parse_scoring_map(const Bytes &content, Size map, std::size_t roi_count,
+                             const std::string &path);
 
 // A validated manifest, and files that are hashed when they are read.
 class Bundle {
@@ -74,6 +94,8 @@ class Bundle {
     // Returns a file's content, only when it matches the manifest's hash.
     Bytes read(const std::string &name) const;
     Golden golden() const;
+    // Of a manifest whose scoring is not the graph's own.
+    ScoringMap scoring_map() const;
 
   private:
     std::string path_;

@@ -26,6 +26,11 @@ struct Malformed {
     std::string reason;
 };
 
+[[noreturn]] void refuse(const Malformed &malformed, const std::string &path) {
+    throw Error(STPM_ERROR_BUNDLE,
+                path + ": malformed (" + malformed.reason + "); export the bundle again.");
+}
+
 Archive open_archive(const Bytes &content) {
     zip_error_t error;
     zip_error_init(&error);
@@ -158,13 +163,14 @@ std::vector<float> floats(const Bytes &content, std::size_t start) {
     return values;
 }
 
+std::size_t side(std::int32_t pixels) { return static_cast<std::size_t>(pixels); }
+
 Golden read_golden(const Bytes &content, const Contract &contract) {
     const Archive archive = open_archive(content);
     check_total_size(archive.get());
     const Bytes images = read_member(archive.get(), "images.npy");
     const Bytes maps = read_member(archive.get(), "anomaly_maps.npy");
     const Bytes scores = read_member(archive.get(), "pred_scores.npy");
-    const auto side = [](std::int32_t pixels) { return static_cast<std::size_t>(pixels); };
     const std::size_t count = first_of_shape(images, "images");
     const std::size_t image_start =
         check_array(images, "images", "|u1", 1,
@@ -181,14 +187,46 @@ Golden read_golden(const Bytes &content, const Contract &contract) {
     return golden;
 }
 
+ScoringMap read_scoring_map(const Bytes &content, Size map, std::size_t roi_count) {
+    const Archive archive = open_archive(content);
+    check_total_size(archive.get());
+    const Bytes labels = read_member(archive.get(), "labels.npy");
+    const Bytes scores = read_member(archive.get(), "golden_scores.npy");
+    const std::size_t label_start =
+        check_array(labels, "labels", "|u1", 1, {side(map.height), side(map.width)});
+    const std::size_t score_start =
+        check_array(scores, "golden_scores", "<f4", 4,
+                    {first_of_shape(scores, "golden_scores"), roi_count});
+    ScoringMap result;
+    result.labels.assign(labels.begin() + static_cast<std::ptrdiff_t>(label_start), labels.end());
+    result.golden_scores = floats(scores, score_start);
+    std::vector<bool> is_there(1 + roi_count, false);
+    for (const std::uint8_t label : result.labels) {
+        if (label > roi_count) throw Malformed{"labels has a region without a name"};
+        is_there[label] = true;
+    }
+    for (std::size_t i = 1; i <= roi_count; ++i) {
+        if (!is_there[i]) throw Malformed{"labels lacks region " + std::to_string(i)};
+    }
+    return result;
+}
+
 }  // namespace
 
 Golden parse_golden(const Bytes &content, const Contract &contract, const std::string &path) {
     try {
         return read_golden(content, contract);
     } catch (const Malformed &malformed) {
-        throw Error(STPM_ERROR_BUNDLE,
-                    path + ": malformed (" + malformed.reason + "); export the bundle again.");
+        refuse(malformed, path);
+    }
+}
+
+ScoringMap parse_scoring_map(const Bytes &content, Size map, std::size_t roi_count,
+                             const std::string &path) {
+    try {
+        return read_scoring_map(content, map, roi_count);
+    } catch (const Malformed &malformed) {
+        refuse(malformed, path);
     }
 }
 

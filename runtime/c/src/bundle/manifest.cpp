@@ -20,7 +20,10 @@ constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
 constexpr std::int64_t kMaxSide = 16384;
 constexpr std::int64_t kMaxBatch = 4096;
 constexpr std::size_t kMaxText = 1000;  // characters
-constexpr std::size_t kMaxFileName = 128;
+constexpr std::size_t kMaxFileName = 128, kMaxRoiName = 64;
+constexpr std::size_t kMostRois = 16;
+constexpr std::int64_t kMaxArea = std::int64_t{1} << 28;
+constexpr double kMostWeight = 1e30;
 
 // What a field is, where it is not what it must be; the caller adds the path.
 struct Malformed {
@@ -104,11 +107,11 @@ bool is_letter_or_digit(char c) {
 }
 
 // Plain names only, so that nothing outside the folder can be named.
-bool is_plain_name(const std::string &name) {
+bool is_plain_name(const std::string &name, std::size_t most = kMaxFileName) {
     const auto fits = [](char c) {
         return is_letter_or_digit(c) || c == '.' || c == '_' || c == '-';
     };
-    return !name.empty() && name.size() <= kMaxFileName && is_letter_or_digit(name[0]) &&
+    return !name.empty() && name.size() <= most && is_letter_or_digit(name[0]) &&
            std::all_of(name.begin(), name.end(), fits);
 }
 
@@ -162,10 +165,26 @@ void check_scores(const Json &values, std::int64_t count) {
     }
 }
 
+// Factors of the regions of interest.
+std::vector<double> weights(const Json &values) {
+    std::vector<double> result;
+    const auto found = values.members.find("roi_weights");
+    if (found == values.members.end()) return result;
+    if (!found->second->is(Kind::array)) refuse("roi_weights", *found->second, "a list of numbers");
+    for (const Json &weight : found->second->items) {
+        result.push_back(number("roi_weights", weight));
+        if (result.back() <= 0 || result.back() >= kMostWeight) {
+            refuse("roi_weights", weight, "a number above 0 and below 1e30");
+        }
+    }
+    return result;
+}
+
 Thresholds calibration(const Json &values) {
     constexpr const char *needed[] = {"image_threshold", "pixel_threshold", "false_alarm_rate",
                                       "image_count", "false_alarm_interval"};
-    constexpr const char *known[] = {"warn_rate", "warn_threshold", "scores", "calibrated"};
+    constexpr const char *known[] = {"warn_rate", "warn_threshold", "scores", "calibrated",
+                                     "roi_weights"};
     object("calibration", values);
     for (const char *field : needed) member(values, field);
     for (const auto &[name, value] : values.members) {
@@ -192,6 +211,7 @@ Thresholds calibration(const Json &values) {
     Thresholds thresholds;
     thresholds.image = number("image_threshold", member(values, "image_threshold"));
     thresholds.pixel = number("pixel_threshold", member(values, "pixel_threshold"));
+    thresholds.roi_weights = weights(values);
     check_warning(values, rate.number, thresholds);
     check_scores(values, count);
     const auto date = values.members.find("calibrated");
@@ -249,6 +269,59 @@ Contract contract(const Json &input, const Json &map_size) {
     return result;
 }
 
+// P of "topP%"; 0 for another kind, as of one that cannot be read.
+double percent(const std::string &kind) {
+    constexpr std::size_t prefix = 3;  // "top"
+    if (kind.size() < prefix + 2 || kind.compare(0, prefix, "top") != 0 || kind.back() != '%') {
+        return 0;
+    }
+    const std::string digits = kind.substr(prefix, kind.size() - prefix - 1);
+    const std::size_t point = digits.find('.');
+    const auto are_digits = [](const std::string &text, std::size_t most) {
+        return !text.empty() && text.size() <= most &&
+               std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+    };
+    const bool is_number =
+        are_digits(digits.substr(0, point), 3) &&
+        (point == std::string::npos || are_digits(digits.substr(point + 1), 9));
+    if (!is_number) return 0;
+    // A JSON number may have no zeros before its first digit, and any locale has none of its own.
+    const std::size_t start = std::min(digits.find_first_not_of('0'), digits.size());
+    const std::string plain = start < digits.size() && digits[start] != '.'
+                                  ? digits.substr(start)
+                                  : "0" + digits.substr(start);
+    return parse_json(Bytes(plain.begin(), plain.end())).number;
+}
+
+Scoring scoring(const Json &values) {
+    Scoring result;
+    object("scoring", values);
+    const Json &kind = member(values, "kind");
+    text("kind", kind);
+    const bool is_maximum = kind.text == "max", is_graphs = kind.text == "graph";
+    result.percent = percent(kind.text);
+    if (!is_maximum && !is_graphs && !(result.percent > 0 && result.percent <= 100)) {
+        refuse("kind", kind, "max, graph or topP%");
+    }
+    const Json &area = member(values, "min_area");
+    result.min_area = integer("min_area", area, 0, kMaxArea);
+    if (result.min_area > 0 && !is_maximum) refuse("min_area", area, "0 but for the score max");
+    const Json &rois = member(values, "rois");
+    if (!rois.is(Kind::array) || rois.items.size() > kMostRois ||
+        (is_graphs && !rois.items.empty())) {
+        refuse("rois", rois, "a list of at most 16 names, none with the score graph");
+    }
+    for (const Json &name : rois.items) {
+        const bool is_new =
+            std::find(result.rois.begin(), result.rois.end(), name.text) == result.rois.end();
+        if (!name.is(Kind::text) || !is_plain_name(name.text, kMaxRoiName) || !is_new) {
+            refuse("rois", name, "up to 64 letters, digits, dots, dashes or underscores");
+        }
+        result.rois.push_back(name.text);
+    }
+    return result;
+}
+
 Manifest parse(const Json &values) {
     Manifest manifest;
     manifest.name = text("name", member(values, "name"));
@@ -267,8 +340,16 @@ Manifest parse(const Json &values) {
         if (!is_plain_name(name)) refuse_name(name);
         manifest.files.emplace(name, file(object(name, *entry)));
     }
+    const auto scored = values.members.find("scoring");
+    if (scored != values.members.end()) manifest.scoring = scoring(*scored->second);
     for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
-        manifest.engines.emplace(name, engine(object(name, *record)));
+        const Thresholds thresholds = engine(object(name, *record));
+        if (thresholds.roi_weights.size() != manifest.scoring.rois.size()) {
+            throw Malformed{name + " has " + std::to_string(thresholds.roi_weights.size()) +
+                            " roi_weights, expected " +
+                            std::to_string(manifest.scoring.rois.size())};
+        }
+        manifest.engines.emplace(name, thresholds);
         check_built(*record, member(values, "files"));
     }
     texts("versions", member(values, "versions"));

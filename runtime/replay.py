@@ -1,0 +1,82 @@
+"""Open a bundle's engine, and trust it once it has reproduced the golden images here."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from stpm.runtime.backends import ENGINES, BuiltEngine, Engine, open_engine
+from stpm.runtime.batches import run_in_batches
+from stpm.runtime.bundle.archive import MODEL, Bundle, Golden
+from stpm.runtime.bundle.parity import compare
+from stpm.runtime.errors import BackendError, BundleError, ParityError
+from stpm.runtime.output.map_score import MapScore
+
+
+def map_score_of(bundle: Bundle, weights: tuple[float, ...]) -> MapScore | None:
+    """Return what a bundle's maps are scored by, None for the graph's own scores."""
+    scoring = bundle.manifest.scoring
+    return None if scoring.is_graphs else scoring.map_score(bundle.scoring_map().labels, weights)
+
+
+def verified_engine(
+    bundle: Bundle, name: str, first_process: int, *, threads: int, rebuild: bool
+) -> Engine:
+    """Open an engine in this process and replay the golden images."""
+    if ENGINES[name].needs_gpu and os.getpid() != first_process:
+        raise BackendError(
+            f"{bundle.path}: was opened on the GPU before this process was forked, and CUDA does "
+            "not survive a fork; open the Detector in each worker, or start workers by spawn or "
+            "forkserver."
+        )
+    engine = open_engine(
+        name,
+        bundle.read(MODEL),
+        threads=threads,
+        batch=bundle.manifest.input.batch,
+        built=_built(bundle, name),
+        rebuild=rebuild,
+    )
+    golden = bundle.golden()
+    outputs = run_in_batches(engine, golden.images, bundle.manifest.input)
+    parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
+    tolerance = bundle.manifest.tolerance
+    if not parity.holds(tolerance):
+        raise ParityError(
+            f"{bundle.path}: {name} differs from the golden maps by "
+            f"{parity.map_difference:.2g} of their maximum and from the scores by "
+            f"{parity.score_difference:.2g}, expected at most {tolerance:.2g}; export again "
+            "on this machine or choose another engine."
+        )
+    _check_scoring(bundle, name, golden)
+    return engine
+
+
+def _check_scoring(bundle: Bundle, engine: str, golden: Golden) -> None:
+    """Hold the regions' scores of the golden maps against those that were kept of them."""
+    map_score = map_score_of(bundle, ())
+    if map_score is None:
+        return
+    expected = bundle.scoring_map().golden_scores
+    maps = golden.anomaly_maps
+    _, roi_scores = map_score(maps, [bundle.manifest.input.size] * len(maps))
+    limit = bundle.manifest.tolerance * np.abs(maps).max(axis=(1, 2))[:, None]
+    holds = roi_scores.shape == expected.shape and (np.abs(roi_scores - expected) <= limit).all()
+    if not holds:
+        raise ParityError(
+            f"{bundle.path}: {engine} scores the regions of interest of the golden images other "
+            "than they were at calibration; calibrate again."
+        )
+
+
+def _built(bundle: Bundle, name: str) -> BuiltEngine | None:
+    """Read the engine that the bundle brings; what does not match its hash is left unread."""
+    record = bundle.manifest.engines[name]
+    if record.file is None:
+        return None
+    try:
+        content = bundle.read(record.file)
+    except BundleError:
+        content = None
+    return BuiltEngine(content, record.built_with, record.layer_precisions)
