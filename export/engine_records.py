@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from stpm.export.options import ExportOptions
-from stpm.export.scoring import ImageSizes
+from stpm.export.scoring import GoodImages
 from stpm.runtime.backends import ENGINES, BuiltEngine, Engine, Outputs
 from stpm.runtime.bundle.archive import EngineRecord
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.errors import ParityError
-from stpm.runtime.site.rule import Rule, Scored
 from stpm.runtime.site.thresholds import from_good_images
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
@@ -32,12 +30,10 @@ def verify_engine(
     return asdict(parity)
 
 
-def thresholds_of(
-    outputs: Outputs, sizes: ImageSizes, rule: Rule, options: ExportOptions
-) -> Calibration:
-    """Set thresholds from an engine's outputs for the good images, of these sizes."""
-    scored = Scored(*outputs, sizes)
-    return from_good_images(scored, rule, options.false_alarm_rate, None, DEFAULT_FALSE_ALARM_RATE)
+def thresholds_of(outputs: Outputs, good: GoodImages, rate: float | None) -> Calibration:
+    """Set thresholds from an engine's outputs for the good images."""
+    scored = good.scored(outputs)
+    return from_good_images(scored, good.rule, rate, None, DEFAULT_FALSE_ALARM_RATE)
 
 
 def record_of(

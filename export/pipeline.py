@@ -23,7 +23,7 @@ from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.options import ExportOptions
 from stpm.export.precision import check_scoring_types
-from stpm.export.scoring import ImageSizes, asked_rule
+from stpm.export.scoring import GoodImages, good_images
 from stpm.runtime.backends import (
     ENGINES,
     Outputs,
@@ -49,7 +49,7 @@ from stpm.runtime.bundle.calibration import (
 from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
-from stpm.runtime.site.rule import Rule, scoring_file
+from stpm.runtime.site.rule import scoring_file
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import score_files, torch_scorer
@@ -96,7 +96,7 @@ def export_bundle(
     _check_sizes(options.camera_size, checkpoint.config.input_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
     model = checkpoint.model()
-    good = _Good(calibration, *asked_rule(checkpoint.config, options, calibration))
+    good = good_images(checkpoint.config, options, calibration)
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
         built = _build_int8(model, options, verify, good, quantization, samples, report)
@@ -120,21 +120,6 @@ def export_bundle(
     files = {MODEL: built.onnx, GOLDEN: npz_bytes(golden)} | built.files
     files |= scoring_file(good.rule, golden.anomaly_maps, built.contract.size)
     return write_bundle(out, manifest, files, check_readable)
-
-
-@dataclass(frozen=True)
-class _Good:
-    """The good images that set the thresholds, and what of them counts.
-
-    Attributes:
-        paths: of the images.
-        rule: what counts.
-        sizes: (height, width) in pixels of the images.
-    """
-
-    paths: Sequence[Path]
-    rule: Rule
-    sizes: ImageSizes
 
 
 @dataclass(frozen=True)
@@ -162,7 +147,7 @@ def _build_int8(
     model: Network,
     options: ExportOptions,
     verify: Sequence[Path],
-    good: _Good,
+    good: GoodImages,
     quantization: Sequence[Path],
     samples: Sequence[Sample],
     report: Callable[[str], None],
@@ -197,7 +182,7 @@ def _build(
     model: Network,
     options: ExportOptions,
     verify: Sequence[Path],
-    good: _Good,
+    good: GoodImages,
     gate: Gate | None,
     report: Callable[[str], None],
 ) -> _Built:
@@ -238,7 +223,7 @@ def _build(
                     outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
             if gate is not None:
                 parity |= gate.check(name, outputs, scorer)
-        thresholds = thresholds_of(outputs, good.sizes, good.rule, options)
+        thresholds = thresholds_of(outputs, good, options.false_alarm_rate)
         engines[name] = record_of(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
             built_files[ENGINES[name].file] = built.content

@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from stpm.export.options import ExportOptions
+from stpm.runtime.backends import Outputs
+from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
 from stpm.runtime.bundle.scoring import Scoring
-from stpm.runtime.images.preprocess import image_sizes
 from stpm.runtime.site.rois import read_rois
-from stpm.runtime.site.rule import Rule, make_rule
+from stpm.runtime.site.rule import Rule, Scored, make_rule
+from stpm.train.datasets import read_image
 from stpm.train.methods import Config, score_of
 
-ImageSizes = Sequence[tuple[int, int]]
+
+@dataclass(frozen=True)
+class GoodImages:
+    """The good images that set the thresholds, and what of them counts.
+
+    Attributes:
+        paths: of the images.
+        rule: what counts.
+        sizes: (height, width) in pixels of the images.
+        statistics: of the images, by name.
+    """
+
+    paths: Sequence[Path]
+    rule: Rule
+    sizes: Sequence[tuple[int, int]]
+    statistics: Mapping[str, Sequence[float]]
+
+    def scored(self, outputs: Outputs) -> Scored:
+        """Put an engine's outputs for them beside what they are."""
+        return Scored(*outputs, self.sizes, self.statistics)
 
 
-def asked_rule(
-    config: Config, options: ExportOptions, calibration: Sequence[Path]
-) -> tuple[Rule, ImageSizes]:
-    """Return what is to count, and the (height, width) of the images that set its thresholds.
+def good_images(config: Config, options: ExportOptions, paths: Sequence[Path]) -> GoodImages:
+    """Look at the good images, and at what is to count of them.
 
     Args:
         config: of the network.
         options: of the export.
-        calibration: good images.
+        paths: of the images.
 
     Raises:
-        DataError: regions of interest cannot be used, or the method scores by more than its map.
+        DataError: an image cannot be read, regions of interest cannot be used, or the method scores
+            by more than its map.
     """
-    kind, size = score_of(config), config.input_size
-    if not (options.rois or options.ignored or options.min_area):
-        whole = np.ones(size, np.uint8)
-        return Rule(Scoring(kind), whole), [size] * len(calibration)
-    sizes = image_sizes(calibration, options.bit_depth)
+    sizes, measured = [], []
+    for path in paths:
+        image = read_image(path, options.bit_depth)
+        sizes.append((image.shape[0], image.shape[1]))
+        measured.append(image_statistics(image))
     names: tuple[str, ...] = ()
-    labels = np.ones(size, np.uint8)
+    labels = np.ones(config.input_size, np.uint8)
     if options.rois or options.ignored:
-        names, labels = read_rois(options.rois, options.ignored, sizes[0], size)
-    return make_rule(Scoring(kind, options.min_area, names), labels, sizes), sizes
+        names, labels = read_rois(options.rois, options.ignored, sizes[0], config.input_size)
+    rule = make_rule(Scoring(score_of(config), options.min_area, names), labels, sizes)
+    statistics = {name: [values[name] for values in measured] for name in STATISTICS}
+    return GoodImages(paths, rule, sizes, statistics)

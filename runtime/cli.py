@@ -15,6 +15,7 @@ from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.live.replay_record import replay
 from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.output.overlay import save_pictures
 from stpm.runtime.output.picture_names import picture_stems
@@ -52,6 +53,13 @@ def run(
         Path | None,
         typer.Option(file_okay=False, help="Folder for heat maps, masks and overlays."),
     ] = None,
+    replay_of: Annotated[
+        Path | None,
+        typer.Option(
+            "--replay",
+            help="A record of stpm-live: check it, score its images again, and say what differs.",
+        ),
+    ] = None,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
     ] = False,
@@ -78,14 +86,20 @@ def run(
 
     A file that cannot be scored is reported and the others are scored; the exit code is then 1.
     """
-    if engines and not images:
+    if engines and not images and replay_of is None:
         _print_engines(bundle, as_json)
         return
-    if engines or bundle is None or not images:
-        raise typer.BadParameter("give a bundle and images, or --engines with or without a bundle.")
+    if engines or bundle is None or (not images) == (replay_of is None):
+        raise typer.BadParameter(
+            "give a bundle and images or --replay, or --engines with or without a bundle."
+        )
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
+    if replay_of is not None:
+        _replay(detector, replay_of)
+        return
+    assert images
     found = find_images(images, save)
     stems = picture_stems(found.images) if save is not None else {}
     for path, stem in stems.items():
@@ -111,6 +125,16 @@ def run(
         raise typer.Exit(1)
     if fail_on_anomaly and verdicts["anomalous"]:
         raise typer.Exit(EXIT_ANOMALY)
+
+
+def _replay(detector: Detector, path: Path) -> None:
+    replayed = replay(detector, path, say)
+    note(
+        f"{path}: {replayed.same} as recorded, {replayed.different} otherwise, images not kept "
+        f"{replayed.missing}, without a score {replayed.unscored}"
+    )
+    if not replayed.holds:
+        raise typer.Exit(1)
 
 
 def _print_engines(bundle: Path | None, as_json: bool) -> None:

@@ -97,7 +97,13 @@ class ScoringMap:
 
 
 class Bundle:
-    """An opened bundle: a validated manifest, and files that are hashed when they are read."""
+    """An opened bundle: a validated manifest, and files that are hashed when they are read.
+
+    Attributes:
+        path: of the folder.
+        manifest: what it says.
+        manifest_sha256: of the file, which has the hashes of all others in it.
+    """
 
     def __init__(self, path: str | Path) -> None:
         """Open a bundle.
@@ -109,7 +115,9 @@ class Bundle:
         self._folder = self.path.absolute()  # a forked worker may have changed its folder
         if not self.path.is_dir():
             raise BundleError(f"{self.path}: there is no such bundle; expected a folder NAME.stpm.")
-        self.manifest = _manifest(self.path / MANIFEST)
+        content = _read_bounded(self.path / MANIFEST, MAX_MANIFEST_BYTES)
+        self.manifest = _manifest(self.path / MANIFEST, content)
+        self.manifest_sha256 = hashlib.sha256(content).hexdigest()
 
     def read(self, name: str) -> bytes:
         """Read a file of the bundle; only bytes that match the manifest's hash are returned.
@@ -267,8 +275,7 @@ def _npz(path: Path, content: bytes, names: Sequence[str]) -> dict[str, NDArray[
         raise BundleError(f"{path}: malformed ({error}); export the bundle again.") from error
 
 
-def _manifest(path: Path) -> Manifest:
-    content = _read_bounded(path, MAX_MANIFEST_BYTES)
+def _manifest(path: Path, content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes; not a manifest.")
     try:

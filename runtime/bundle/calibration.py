@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -20,11 +20,15 @@ INTERVAL_COVERAGE = 0.95
 
 MOST_SCORES = 2000
 """Scores of good images that are kept with the thresholds."""
+MOST_STATISTICS = 200
+"""Values of each image statistic that are kept."""
 MAX_DATE = 40
 """Characters."""
 MOST_WEIGHT = 1e30
 """Of a region of interest."""
-OPTIONAL = frozenset({"warn_rate", "warn_threshold", "scores", "calibrated", "roi_weights"})
+OPTIONAL = frozenset(
+    {"warn_rate", "warn_threshold", "scores", "calibrated", "roi_weights", "image_statistics"}
+)
 """Fields that bundles of schema version 1 lack."""
 
 _BISECTIONS = 50
@@ -49,6 +53,8 @@ class Calibration:
         calibrated: when on site, as ISO 8601 in UTC; "" at export.
         roi_weights: a factor above 0 for each region of interest, with which its score is held
             against the thresholds; empty without such regions.
+        image_statistics: of the good images, rising values by name, at most `MOST_STATISTICS` of
+            each; see `stpm.runtime.bundle.image_statistics`.
     """
 
     image_threshold: float
@@ -61,10 +67,14 @@ class Calibration:
     scores: tuple[float, ...] = ()
     calibrated: str = ""
     roi_weights: tuple[float, ...] = ()
+    image_statistics: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return values | {
+            "image_statistics": {name: list(v) for name, v in self.image_statistics.items()}
+        }
 
     @classmethod
     def from_dict(cls, values: object) -> Calibration:
@@ -73,7 +83,7 @@ class Calibration:
         Raises:
             BundleError: a value is missing, unknown, of a wrong type or out of range.
         """
-        names = {field.name for field in fields(cls)}
+        names = {known.name for known in fields(cls)}
         needed = names - OPTIONAL
         if not isinstance(values, dict) or not needed <= set(values) <= names:
             got = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
@@ -95,7 +105,7 @@ class Calibration:
         image_threshold = _number("image_threshold", values["image_threshold"])
         pixel_threshold = _number("pixel_threshold", values["pixel_threshold"])
         warn_rate, warn_threshold = _warn_limit(values, rate, image_threshold)
-        scores = _scores(values.get("scores", ()), count)
+        scores = _rising("scores", values.get("scores", ()), min(count, MOST_SCORES))
         calibrated = values.get("calibrated", "")
         if not isinstance(calibrated, str) or len(calibrated) > MAX_DATE:
             raise _bad_value("calibrated", f"a text of at most {MAX_DATE} characters", calibrated)
@@ -103,6 +113,7 @@ class Calibration:
             *(image_threshold, pixel_threshold, rate, count, (low, high)),
             *(warn_rate, warn_threshold, scores, calibrated),
             _weights(values.get("roi_weights", ())),
+            _statistics(values.get("image_statistics", {})),
         )
 
 
@@ -197,7 +208,7 @@ def calibrate(
         false_alarm_interval=_false_alarm_interval(count, rank),
         warn_rate=warn_rate,
         warn_threshold=None if warn_rate is None else image_threshold(scores, warn_rate),
-        scores=kept_scores(scores),
+        scores=kept_values(scores, MOST_SCORES),
     )
 
 
@@ -221,11 +232,11 @@ def rate_of_threshold(scores: Sequence[float], threshold: float) -> float:
     return (1 + sum(score > threshold for score in scores)) / (len(scores) + 1)
 
 
-def kept_scores(scores: NDArray[np.float32]) -> tuple[float, ...]:
-    """Return scores in rising order, of more than `MOST_SCORES` as many, evenly chosen."""
-    rising = np.sort(scores)
-    if len(rising) > MOST_SCORES:
-        rising = rising[np.linspace(0, len(rising) - 1, MOST_SCORES).round().astype(int)]
+def kept_values(values: NDArray[Any] | Sequence[float], most: int) -> tuple[float, ...]:
+    """Return values in rising order, of more than `most` as many, evenly chosen."""
+    rising = np.sort(values)
+    if len(rising) > most:
+        rising = rising[np.linspace(0, len(rising) - 1, most).round().astype(int)]
     return tuple(map(float, rising))
 
 
@@ -248,14 +259,22 @@ def _warn_limit(
     return share, limit
 
 
-def _scores(values: object, count: int) -> tuple[float, ...]:
-    most = min(count, MOST_SCORES)
+def _rising(name: str, values: object, most: int) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or len(values) > most:
-        raise _bad_value("scores", f"a list of at most {most} numbers", values)
-    scores = tuple(_number("scores", value) for value in values)
-    if any(low > high for low, high in pairwise(scores)):
-        raise _bad_value("scores", "rising numbers", "others")
-    return scores
+        raise _bad_value(name, f"a list of at most {most} numbers", values)
+    numbers = tuple(_number(name, value) for value in values)
+    if any(low > high for low, high in pairwise(numbers)):
+        raise _bad_value(name, "rising numbers", "others")
+    return numbers
+
+
+def _statistics(values: object) -> dict[str, tuple[float, ...]]:
+    if not isinstance(values, dict):
+        raise _bad_value("image_statistics", "an object", values)
+    return {
+        str(name): _rising("image_statistics", kept, MOST_STATISTICS)
+        for name, kept in values.items()
+    }
 
 
 def _weights(values: object) -> tuple[float, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ class Scored:
         anomaly_maps: float32 (N,h,w).
         pred_scores: float32 (N,), the graph's.
         image_sizes: (height, width) in pixels of the images.
+        statistics: of the images, by name; see `stpm.runtime.bundle.image_statistics`.
     """
 
     anomaly_maps: NDArray[np.float32]
     pred_scores: NDArray[np.float32]
     image_sizes: Sequence[tuple[int, int]]
+    statistics: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,15 @@ from stpm.runtime.bundle.archive import (
     write_bundle,
 )
 from stpm.runtime.bundle.calibration import (
+    MOST_STATISTICS,
     Calibration,
     calibrate,
     image_threshold,
+    kept_values,
     rate_of_threshold,
     smallest_false_alarm_rate,
 )
+from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
 from stpm.runtime.bundle.manifest import MOST_FORMER, EngineRecord
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
@@ -66,14 +69,17 @@ def score_images(
     """
     bit_depth = detector.bundle.manifest.input.bit_depth
     outputs, sizes = [], []
+    measured: list[dict[str, float]] = []
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
         images = [load_image(path, bit_depth) for path in batch]
         outputs.append(detector.infer(detector.prepare(images)))
         sizes += [(image.shape[0], image.shape[1]) for image in images]
+        measured += map(image_statistics, images)
         on_images(len(batch))
     maps, scores = map(np.concatenate, zip(*outputs, strict=True))
-    return Scored(maps, scores, sizes)
+    statistics = {name: [values[name] for values in measured] for name in STATISTICS}
+    return Scored(maps, scores, sizes, statistics)
 
 
 def from_good_images(
@@ -111,7 +117,13 @@ def from_good_images(
     of_good, of_new = roi_weights(good, rule)
     scores = rule(good, of_good)[1].max(axis=1)
     maps, _ = rule(good, of_new)
-    return replace(calibrate(scores, maps, rate, warn_rate), roi_weights=of_new)
+    return replace(
+        calibrate(scores, maps, rate, warn_rate),
+        roi_weights=of_new,
+        image_statistics={
+            name: kept_values(values, MOST_STATISTICS) for name, values in good.statistics.items()
+        },
+    )
 
 
 def on_site(calibration: Calibration) -> Calibration:
@@ -175,7 +187,8 @@ def against_defects(
 
 def replaced(record: EngineRecord, calibration: Calibration) -> EngineRecord:
     """Return an engine's record with other thresholds; the former ones are kept."""
-    former = (replace(record.calibration, scores=()), *record.former)[:MOST_FORMER]
+    thresholds = replace(record.calibration, scores=(), image_statistics={})
+    former = (thresholds, *record.former)[:MOST_FORMER]
     return replace(record, calibration=calibration, former=former)
 
 

@@ -106,6 +106,7 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     (*CALIBRATION, "scores"): (None, 1, "1", [1, 0.5], [None], [[1]], [0.5] * 10),
     (*CALIBRATION, "calibrated"): (None, 1, ["a"], "a" * 41),
     (*CALIBRATION, "roi_weights"): (None, 1, "1", [0], [-1.0], [1e30], [None], [1.0]),
+    (*CALIBRATION, "image_statistics"): (*NO_OBJECTS, {"a": None}, {"a": [2, 1]}, {"a": [1] * 201}),
     (*ENGINE, "parity"): NO_OBJECTS,
     (*ENGINE, "parity", "map_difference"): NO_NUMBERS,
     (*ENGINE, "built_with"): NO_OBJECTS,

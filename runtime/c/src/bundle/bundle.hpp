@@ -36,6 +36,8 @@ struct Thresholds {
     double image = 0, pixel = 0;
     double warn = std::numeric_limits<double>::infinity();  // none
     std::vector<double> roi_weights;
+    std::vector<double> scores;  // of the good images, rising
+    std::map<std::string, std::vector<double>> statistics;  // of these images
 };
 
 // How maps become scores: the port of runtime/bundle/scoring.py.

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <initializer_list>
-#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -14,7 +13,7 @@ namespace {
 using Kind = Json::Kind;
 
 constexpr std::int64_t kFirstVersion = 1, kLastVersion = 2;
-constexpr std::int64_t kMostScores = 2000;
+constexpr std::int64_t kMostScores = 2000, kMostStatistics = 200;
 constexpr std::size_t kMostFormer = 20, kMaxDate = 40;
 constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
 constexpr std::int64_t kMaxSide = 16384;
@@ -149,19 +148,30 @@ void check_warning(const Json &values, double rate, Thresholds &thresholds) {
     }
 }
 
-void check_scores(const Json &values, std::int64_t count) {
-    const auto found = values.members.find("scores");
-    if (found == values.members.end()) return;
-    const Json &scores = *found->second;
-    const auto most = static_cast<std::size_t>(std::min(count, kMostScores));
-    if (!scores.is(Kind::array) || scores.items.size() > most) {
-        refuse("scores", scores, "a list of numbers, no more than good images");
+std::vector<double> rising(const std::string &key, const Json &values, std::int64_t most) {
+    if (!values.is(Kind::array) || values.items.size() > static_cast<std::size_t>(most)) {
+        refuse(key, values, "a list of at most " + std::to_string(most) + " numbers");
     }
-    double before = -std::numeric_limits<double>::infinity();
-    for (const Json &score : scores.items) {
-        const double value = number("scores", score);
-        if (value < before) refuse("scores", score, "rising numbers");
-        before = value;
+    std::vector<double> result;
+    for (const Json &value : values.items) {
+        result.push_back(number(key, value));
+        if (result.size() > 1 && result.back() < result[result.size() - 2]) {
+            refuse(key, value, "rising numbers");
+        }
+    }
+    return result;
+}
+
+// What the good images of a calibration were like.
+void read_references(const Json &values, std::int64_t count, Thresholds &thresholds) {
+    const auto scores = values.members.find("scores");
+    if (scores != values.members.end()) {
+        thresholds.scores = rising("scores", *scores->second, std::min(count, kMostScores));
+    }
+    const auto statistics = values.members.find("image_statistics");
+    if (statistics == values.members.end()) return;
+    for (const auto &[name, kept] : object("image_statistics", *statistics->second).members) {
+        thresholds.statistics[name] = rising("image_statistics", *kept, kMostStatistics);
     }
 }
 
@@ -184,7 +194,7 @@ Thresholds calibration(const Json &values) {
     constexpr const char *needed[] = {"image_threshold", "pixel_threshold", "false_alarm_rate",
                                       "image_count", "false_alarm_interval"};
     constexpr const char *known[] = {"warn_rate", "warn_threshold", "scores", "calibrated",
-                                     "roi_weights"};
+                                     "roi_weights", "image_statistics"};
     object("calibration", values);
     for (const char *field : needed) member(values, field);
     for (const auto &[name, value] : values.members) {
@@ -213,7 +223,7 @@ Thresholds calibration(const Json &values) {
     thresholds.pixel = number("pixel_threshold", member(values, "pixel_threshold"));
     thresholds.roi_weights = weights(values);
     check_warning(values, rate.number, thresholds);
-    check_scores(values, count);
+    read_references(values, count, thresholds);
     const auto date = values.members.find("calibrated");
     if (date != values.members.end()) text("calibrated", *date->second, kMaxDate);
     return thresholds;

@@ -1,0 +1,1 @@
+"""A station: cameras in, verdicts out, and a record of them."""

@@ -1,0 +1,271 @@
+"""`stpm-live`: cameras in, verdicts out, and a record of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
+from stpm.runtime.live.delivery import Delivery
+from stpm.runtime.live.drift import LEVEL, Drift
+from stpm.runtime.live.durations import parse_seconds
+from stpm.runtime.live.line import CameraPlan, LinePlan, read_line
+from stpm.runtime.live.record import Record
+from stpm.runtime.live.sinks import open_sink
+from stpm.runtime.live.sources import SourceOptions, open_source
+from stpm.runtime.live.station import Camera, Station, WhenBehind
+from stpm.runtime.live.verdict import Event
+from stpm.runtime.output.console import Version, command, note, say
+
+
+def live(
+    bundle: Annotated[
+        Path, typer.Argument(help="The folder NAME.stpm, or a line of cameras as a file LINE.toml.")
+    ],
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="[NAME=]ADDRESS of a camera: a folder to watch, a video file, rtsp://..., usb:N, "
+            "or genicam:NAME.",
+        ),
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option(help="A folder to watch, as a source.", file_okay=False)
+    ] = None,
+    move: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the scored files.", show_default="they stay", file_okay=False
+        ),
+    ] = None,
+    record: Annotated[
+        Path, typer.Option(help="Folder of the verdicts' record.", file_okay=False)
+    ] = Path("record"),
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Who is told, may be repeated: csv:FILE, parquet:FOLDER, mqtt://HOST/TOPIC, "
+            "https://..., opcua://HOST:PORT, pictures:FOLDER?every=N&max-mb=N.",
+        ),
+    ] = None,
+    every: Annotated[str, typer.Option(help="Time between two frames, such as 200ms.")] = "",
+    trigger: Annotated[
+        str, typer.Option(help="Of a GenICam camera: software, by --every, or hardware.")
+    ] = "",
+    exposure_us: Annotated[
+        float | None, typer.Option(help="Exposure of a GenICam camera in microseconds.")
+    ] = None,
+    pixel_format: Annotated[
+        str, typer.Option(help="Of a GenICam camera, such as Mono8 or BayerRG8.")
+    ] = "",
+    shadow: Annotated[
+        Path | None,
+        typer.Option(help="A second bundle that is asked as well, and decides nothing."),
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Such as onnxruntime.", show_default="the fastest here")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads of one run.")] = 0,
+    when_behind: Annotated[
+        WhenBehind, typer.Option(help="What becomes of frames that are too many for the scorer.")
+    ] = WhenBehind.BLOCK,
+    queue: Annotated[int, typer.Option(min=1, help="Frames that may wait for each camera.")] = 8,
+    cycle_time: Annotated[
+        str | None, typer.Option(help="Time that a verdict may take, such as 250ms.")
+    ] = None,
+    drift_level: Annotated[
+        float,
+        typer.Option(min=1e-9, max=0.5, help="Odds of a false alarm of drift, in all the time."),
+    ] = LEVEL,
+    page: Annotated[
+        str | None, typer.Option(help="Serve the live page at HOST:PORT, such as 127.0.0.1:8080.")
+    ] = None,
+    page_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="STPM_PAGE_TOKEN",
+            help="What a browser must show; needed beyond this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a verdict.")] = False,
+    _version: Version = False,
+) -> None:
+    """Score what cameras see, and tell the line, until they end or Ctrl+C.
+
+    Every verdict is in the record, on the disk, before anyone is told of it.
+    """
+    plan, addresses = LinePlan(()), list(sink or ())
+    if bundle.suffix == ".toml":
+        if source or watch or shadow or move:
+            raise typer.BadParameter("a line's file names its cameras itself.")
+        plan = read_line(bundle)
+        addresses += plan.settings.get("sinks", [])
+        record = bundle.parent / plan.settings.get("record", record)
+        page = plan.settings.get("page", page)
+        cycle_time = plan.settings.get("cycle-time", cycle_time)
+        if "when-behind" in plan.settings:
+            when_behind = _policy(plan.settings["when-behind"])
+    else:
+        named = [*(source or ()), *([str(watch)] if watch else ())]
+        if not named:
+            raise typer.BadParameter("give a source: a folder to watch, a video, or a camera.")
+        plan = LinePlan(
+            tuple(
+                CameraPlan(
+                    *_name_and_address(text, number),
+                    bundle,
+                    shadow,
+                    engine,
+                    every,
+                    move,
+                    exposure_us,
+                    pixel_format,
+                    trigger,
+                )
+                for number, text in enumerate(named, 1)
+            )
+        )
+    names = [camera.name for camera in plan.cameras]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected names that differ.")
+    limit = parse_seconds(cycle_time) if cycle_time else None
+    kept = Record(record)
+    if kept.torn:
+        note(f"{record}: the last line was cut short, and nobody told of it; it is removed")
+    cameras = _open_cameras(plan.cameras, threads, drift_level, frozenset(kept.images))
+    deliveries = [Delivery(address, open_sink(address)) for address in addresses]
+    station = Station(
+        cameras,
+        kept,
+        deliveries,
+        [_printer(as_json), _drift_teller()],
+        when_behind=when_behind,
+        queue=queue,
+        cycle_time=limit,
+    )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: station.stop())
+    for camera in cameras:
+        note(f"{camera.name}: {camera.detector.bundle.path}, engine {camera.detector.engine_name}")
+    if page is None:
+        station.run()
+    else:
+        from stpm.runtime.live.page import serve_page
+
+        with serve_page(page, page_token, station) as address:
+            note(f"live page: {address}")
+            station.run()
+    for text in summary(station):
+        note(text)
+
+
+def summary(station: Station) -> list[str]:
+    """Say what a run came to, a line for each camera and sink."""
+    lines = []
+    for camera in station.cameras:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(camera.counts.items()))
+        stages = camera.latencies.quantiles()
+        p50, p99 = stages.get("total", (0.0, 0.0))
+        lines.append(
+            f"{camera.name}: {counts or 'no verdict'}; from frame to record p50 {p50:.1f} ms, "
+            f"p99 {p99:.1f} ms"
+        )
+        if camera.shadow is not None:
+            lines.append(f"{camera.name}: the shadow differs in {camera.shadow_differs} verdicts")
+    if station.cycle_time is not None:
+        lines.append(f"later than {1e3 * station.cycle_time:g} ms: {station.late} verdicts")
+    lines += [f"{d.address}: {d.sent} delivered, {d.lost} not" for d in station.deliveries]
+    return lines
+
+
+def _open_cameras(
+    plans: Sequence[CameraPlan], threads: int, level: float, known: frozenset[str]
+) -> list[Camera]:
+    opened: dict[tuple[Path, str | None], Detector] = {}
+
+    def detector(path: Path, engine: str | None) -> Detector:
+        if (path, engine) not in opened:
+            opened[path, engine] = Detector(path, engine, threads=threads)
+        return opened[path, engine]
+
+    cameras = []
+    for plan in plans:
+        options = SourceOptions(
+            parse_seconds(plan.every) if plan.every else 0.0,
+            plan.move,
+            known,
+            plan.exposure_us,
+            plan.pixel_format,
+            plan.trigger,
+        )
+        main = detector(plan.bundle, plan.engine)
+        calibration = main.calibration
+        cameras.append(
+            Camera(
+                plan.name,
+                open_source(plan.source, options),
+                main,
+                None if plan.shadow is None else detector(plan.shadow, plan.engine),
+                Drift(calibration.scores, calibration.image_statistics, level),
+            )
+        )
+    return cameras
+
+
+def _name_and_address(text: str, number: int) -> tuple[str, str]:
+    match = re.fullmatch(r"([A-Za-z0-9_-]{1,64})=(.+)", text)
+    return (match[1], match[2]) if match else (f"camera{number}", text)
+
+
+def _policy(text: str) -> WhenBehind:
+    try:
+        return WhenBehind(text)
+    except ValueError:
+        raise DataError(
+            f"got when-behind = {text!r}, expected {', '.join(WhenBehind)}; correct it."
+        ) from None
+
+
+def _printer(as_json: bool) -> Callable[[Event], None]:
+    def tell(event: Event) -> None:
+        entry = event.entry
+        if as_json:
+            say(json.dumps(entry))
+            return
+        verdict = "ok" if entry["verdict"] == "ok" else entry["verdict"].upper()
+        score = f"{entry['score']:.6g}  {entry['threshold']:.6g}" if "score" in entry else "-  -"
+        say(f"{verdict:9}  {score}  {entry['camera']}  {entry['image']}")
+
+    return tell
+
+
+def _drift_teller() -> Callable[[Event], None]:
+    """Say it once when a test of a camera finds that the world has changed."""
+    told: set[tuple[str, str]] = set()
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        camera = event.entry["camera"]
+        for name in event.entry.get("drift", {}).get("alarms", ()):
+            with lock:
+                is_new = (camera, name) not in told
+                told.add((camera, name))
+            if is_new:
+                note(
+                    f"{camera}: the {name} has changed since the calibration; look at the light, "
+                    "the lens and the parts, and calibrate again"
+                )
+
+    return tell
+
+
+main = command(live)

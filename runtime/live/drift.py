@@ -1,0 +1,152 @@
+"""Has the world changed? An anytime-valid test of scores and light against the calibration's.
+
+A conformal test martingale bets against the hypothesis that new values come in the same way as the
+old ones. While that holds, the odds that it ever multiplies its capital by 1 / level are at most
+the level, however long it runs (Ville's inequality).
+
+Source: Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2nd edition, chapter 8;
+    the simple jumper: Vovk et al., "Retrain or not retrain: conformal test martingales for
+    change-point detection", arXiv 2102.10439.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
+
+LEVEL = 1e-3
+"""Odds of a false alarm of one test in all its time, by default."""
+BETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Slopes of the bets on a p-value: its factor is 1 + slope (p - 1/2)."""
+JUMP = 0.01
+"""Share of the capital that is spread anew over the bets at each value."""
+MOST_KEPT = 1 << 17
+"""Values that are kept; of more every second one in rising order goes."""
+_SEED = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class DriftState:
+    """What a test knows.
+
+    Attributes:
+        log10_evidence: of the capital; 3 speaks a thousand to one against an undisturbed line.
+        alarm: whether it has ever reached 1 / level.
+    """
+
+    log10_evidence: float
+    alarm: bool
+
+
+class DriftMonitor:
+    """Tests one value an image; the port is in runtime/c/src/drift.cpp.
+
+    p-values are ranks among all values before, the calibration's among them, so that they are
+    independent and uniform while nothing changes: a fixed reference would not be, since all of its
+    ranks share its chance. Capital enters bit by bit, by 1 / (1 + ln t), so that a change is found
+    as well after a million images as after ten.
+    """
+
+    def __init__(self, reference: Sequence[float], level: float = LEVEL) -> None:
+        """Begin a test.
+
+        Args:
+            reference: values of the calibration, in any order; may be empty.
+            level: odds of a false alarm in all the time that it runs, in (0, 1).
+        """
+        self._limit = -math.log10(level)
+        self._kept = sorted(reference)
+        self._capital = [0.0] * len(BETS)
+        self._log_scale = 0.0  # of the capital, natural: it would leave a float's range
+        self._time = 0
+        self._random = _SEED
+        self._alarm = False
+
+    def update(self, value: float) -> DriftState:
+        """Take the next value."""
+        p = self._p_value(value)
+        before, self._time = 1 / (1 + math.log1p(self._time)), self._time + 1
+        reserve = 1 / (1 + math.log1p(self._time))
+        entering = (before - reserve) * math.exp(-self._log_scale) / len(BETS)
+        capital = [part + entering for part in self._capital]
+        spread = JUMP * sum(capital) / len(BETS)
+        self._capital = [
+            ((1 - JUMP) * part + spread) * (1 + slope * (p - 0.5))
+            for part, slope in zip(capital, BETS, strict=True)
+        ]
+        total = sum(self._capital)
+        if total > 1e100:
+            self._capital = [part / total for part in self._capital]
+            self._log_scale += math.log(total)
+            total = 1.0
+        evidence = self._log_scale + math.log(total + reserve * math.exp(-self._log_scale))
+        log10_evidence = evidence / math.log(10)
+        self._alarm = self._alarm or log10_evidence >= self._limit
+        return DriftState(log10_evidence, self._alarm)
+
+    def _p_value(self, value: float) -> float:
+        """Rank a value among those before, equal ones at random, and keep it."""
+        kept = self._kept
+        low, high = bisect_left(kept, value), bisect_right(kept, value)
+        p = (low + self._uniform() * (high - low + 1)) / (len(kept) + 1)
+        insort(kept, value)
+        if len(kept) > MOST_KEPT:
+            del kept[::2]
+        return p
+
+    def _uniform(self) -> float:
+        """Return the next number in [0, 1) of SplitMix64, the same in C."""
+        self._random = (self._random + 0x9E3779B97F4A7C15) & _MASK
+        z = self._random
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+        return ((z ^ (z >> 31)) >> 11) / (1 << 53)
+
+
+class Drift:
+    """Tests the scores of a camera, and the light and focus of its images."""
+
+    def __init__(
+        self,
+        scores: Sequence[float],
+        statistics: Mapping[str, Sequence[float]],
+        level: float = LEVEL,
+    ) -> None:
+        """Begin the tests.
+
+        Args:
+            scores: of the calibration's good images.
+            statistics: of these images, by name; one that is missing begins with the first images
+                that are seen.
+            level: odds of any false alarm in all the time that they run.
+        """
+        each = level / (1 + len(STATISTICS))
+        self._scores = DriftMonitor(scores, each)
+        self._statistics = {
+            name: DriftMonitor(statistics.get(name, ()), each) for name in STATISTICS
+        }
+        self.states: dict[str, DriftState] = {}
+
+    def update(self, score: float, image: NDArray[np.uint8]) -> dict[str, float | list[str]]:
+        """Take an image uint8 (H,W,3) and its score.
+
+        Returns:
+            The decimal logarithm of the evidence by test, and `alarms`, the names of the tests
+            that have found a change.
+        """
+        values = image_statistics(image)
+        self.states = {"score": self._scores.update(score)} | {
+            name: monitor.update(values[name]) for name, monitor in self._statistics.items()
+        }
+        alarms = [name for name, state in self.states.items() if state.alarm]
+        return {name: round(state.log10_evidence, 3) for name, state in self.states.items()} | {
+            "alarms": alarms
+        }

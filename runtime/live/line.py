@@ -1,0 +1,130 @@
+"""A line's description: its cameras, from the command or from a file in TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stpm.runtime.errors import DataError
+
+_TEXTS = (
+    "name",
+    "source",
+    "bundle",
+    "shadow",
+    "engine",
+    "move",
+    "pixel-format",
+    "trigger",
+    "every",
+)
+_NEEDED = ("name", "source", "bundle")
+_OF_LINE = {"record": str, "page": str, "cycle-time": str, "when-behind": str, "sinks": list}
+
+
+@dataclass(frozen=True)
+class CameraPlan:
+    """One camera, as it was asked for.
+
+    Attributes:
+        name: in the record; letters, digits, dashes and underscores.
+        source: its address, see `stpm.runtime.live.sources.open_source`.
+        bundle: that decides.
+        shadow: a second bundle that is asked, too.
+        engine: of both; None takes the fastest.
+        every: a time between two frames, such as "200ms"; "" for all.
+        move: folder for the scored files of a watched folder.
+        exposure_us: microseconds of a GenICam camera.
+        pixel_format: of a GenICam camera.
+        trigger: of a GenICam camera.
+    """
+
+    name: str
+    source: str
+    bundle: Path
+    shadow: Path | None = None
+    engine: str | None = None
+    every: str = ""
+    move: Path | None = None
+    exposure_us: float | None = None
+    pixel_format: str = ""
+    trigger: str = ""
+
+
+@dataclass(frozen=True)
+class LinePlan:
+    """A line, as its file describes it; what it leaves out is the command's.
+
+    Attributes:
+        cameras: at least one.
+        settings: of the line itself, by the names of the command's options.
+    """
+
+    cameras: tuple[CameraPlan, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_line(path: Path) -> LinePlan:
+    """Read a line's file; paths in it are relative to its folder.
+
+    Raises:
+        DataError: it cannot be read, lacks something, or has a key that is unknown.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: is no TOML ({error}); correct it.") from None
+    cameras = values.pop("camera", [])
+    for key, value in values.items():
+        if key not in _OF_LINE or not isinstance(value, _OF_LINE[key]):
+            raise DataError(
+                f"{path}: got {key} = {value!r}, expected {', '.join(_OF_LINE)} and [[camera]]; "
+                "correct it."
+            )
+    if not isinstance(cameras, list) or not cameras:
+        raise DataError(f"{path}: has no [[camera]]; add one with name, source and bundle.")
+    plans = tuple(_camera(path, camera) for camera in cameras)
+    names = [plan.name for plan in plans]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: got the cameras {', '.join(names)}, expected names that differ.")
+    return LinePlan(plans, values)
+
+
+def _camera(path: Path, values: Mapping[str, Any]) -> CameraPlan:
+    known = (*_TEXTS, "exposure-us")
+    for key, value in values.items():
+        fits = isinstance(value, str) if key in _TEXTS else isinstance(value, int | float)
+        if key not in known or not fits:
+            raise DataError(
+                f"{path}: a camera has {key} = {value!r}, expected {', '.join(known)}; correct it."
+            )
+    missing = [key for key in _NEEDED if key not in values]
+    if missing:
+        raise DataError(f"{path}: a camera lacks {', '.join(missing)}; add it.")
+    folder = path.absolute().parent
+
+    def file(key: str) -> Path | None:
+        return folder / values[key] if key in values else None
+
+    source = values["source"]
+    if ":" not in source:
+        source = str(folder / source)
+    bundle = file("bundle")
+    assert bundle is not None
+    return CameraPlan(
+        values["name"],
+        source,
+        bundle,
+        file("shadow"),
+        values.get("engine"),
+        values.get("every", ""),
+        file("move"),
+        values.get("exposure-us"),
+        values.get("pixel-format", ""),
+        values.get("trigger", ""),
+    )

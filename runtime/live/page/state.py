@@ -1,0 +1,129 @@
+"""What the live page shows: the last verdicts with small pictures, and how all stands."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections import OrderedDict, deque
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stpm.runtime.live.station import Station
+from stpm.runtime.live.verdict import Entry, Event
+from stpm.runtime.output.overlay import overlay
+
+LAST = 12
+"""Verdicts with pictures, of each camera."""
+SCORES = 400
+"""Scores over time, of each camera."""
+SIDE = 480
+"""Pixels of a picture's longer side."""
+_SHOWN = ("time", "image", "verdict", "score", "error")
+
+
+class PageState:
+    """Takes events as a sink, and tells the page."""
+
+    wants_images = True
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._last: dict[str, deque[tuple[int, Entry]]] = {}
+        self._scores: dict[str, deque[tuple[float, str]]] = {}
+        self._pictures: OrderedDict[int, bytes] = OrderedDict()
+        self.version = 0
+        """Grows with each event."""
+
+    def send(self, event: Event) -> None:
+        """Take an event."""
+        picture = _picture(event)
+        entry, number = event.entry, next(self._numbers)
+        camera = entry["camera"]
+        with self._lock:
+            self._last.setdefault(camera, deque(maxlen=LAST)).append((number, entry))
+            if "score" in entry:
+                scores = self._scores.setdefault(camera, deque(maxlen=SCORES))
+                scores.append((entry["score"], entry["verdict"]))
+            if picture is not None:
+                self._pictures[number] = picture
+            while len(self._pictures) > LAST * max(1, len(self._station.cameras)):
+                self._pictures.popitem(last=False)
+            self.version += 1
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def picture(self, number: int) -> bytes | None:
+        """Return a verdict's picture as JPEG, if it is still there."""
+        with self._lock:
+            return self._pictures.get(number)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that the page shows, as plain values for JSON."""
+        with self._lock:
+            last = {camera: list(rows) for camera, rows in self._last.items()}
+            scores = {camera: list(rows) for camera, rows in self._scores.items()}
+            pictures = set(self._pictures)
+        station = self._station
+        cameras = [
+            {
+                "name": camera.name,
+                "bundle": camera.detector.bundle.manifest.name,
+                "engine": camera.detector.engine_name,
+                "state": camera.source.state,
+                "counts": dict(camera.counts),
+                "threshold": camera.detector.calibration.image_threshold,
+                "warn_threshold": camera.detector.calibration.warn_threshold,
+                "latency_ms": {
+                    stage: [round(value, 2) for value in values]
+                    for stage, values in camera.latencies.quantiles().items()
+                },
+                "drift": {
+                    name: {"log10_evidence": round(state.log10_evidence, 2), "alarm": state.alarm}
+                    for name, state in (camera.drift.states if camera.drift else {}).items()
+                },
+                "shadow_differs": camera.shadow_differs if camera.shadow else None,
+                "scores": scores.get(camera.name, []),
+                "last": [
+                    {"number": number, "has_picture": number in pictures}
+                    | {
+                        key: entry.get(key)
+                        for key in ("time", "image", "verdict", "score", "error")
+                    }
+                    for number, entry in reversed(last.get(camera.name, []))
+                ],
+            }
+            for camera in station.cameras
+        ]
+        sinks = [
+            {
+                "address": delivery.address,
+                "state": delivery.state,
+                "sent": delivery.sent,
+                "waiting": delivery.waiting,
+                "lost": delivery.lost,
+            }
+            for delivery in station.deliveries
+        ]
+        return {
+            "cameras": cameras,
+            "sinks": sinks,
+            "cycle_time": station.cycle_time,
+            "late": station.late,
+        }
+
+
+def _picture(event: Event) -> bytes | None:
+    if event.image is None:
+        return None
+    shown = event.image if event.result is None else overlay(event.image, event.result)
+    image = Image.fromarray(np.asarray(shown))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

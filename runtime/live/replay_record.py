@@ -1,0 +1,88 @@
+"""Score the images of a record again, and say what differs: `stpm-run --replay`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.live.record import Line, read_record
+from stpm.runtime.live.verdict import pixels_hash
+
+SCORED = ("ok", "warn", "anomalous")
+"""Verdicts that come of a score."""
+
+
+@dataclass
+class Replayed:
+    """How a record stood against a bundle.
+
+    Attributes:
+        same: verdicts that came out as recorded, with scores within the bundle's tolerance.
+        different: those that did not, or whose image is another now.
+        missing: images that were not kept.
+        unscored: entries without a score: dropped frames, unreadable files.
+        problem: what is wrong with the record itself; "" for a sound one.
+    """
+
+    same: int = 0
+    different: int = 0
+    missing: int = 0
+    unscored: int = 0
+    problem: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the record is sound, and nothing of it came out otherwise."""
+        return not self.problem and not self.different
+
+
+def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replayed:
+    """Score a record's images again.
+
+    Args:
+        detector: with the bundle of the record, or the one to try.
+        path: of the record; see `read_record`.
+        say: told of every line that differs.
+
+    Raises:
+        DataError: there is no record.
+    """
+    found = Replayed()
+    for line in read_record(path):
+        if line.problem:
+            found.problem = f"{line.place} {line.problem}"
+            say(found.problem)
+        elif line.entry["verdict"] not in SCORED:
+            found.unscored += 1
+        elif not Path(line.entry["image"]).is_file():
+            found.missing += 1
+        else:
+            difference = _difference(detector, line)
+            found.same += not difference
+            found.different += bool(difference)
+            if difference:
+                say(f"{line.place} {line.entry['image']}: {difference}")
+    return found
+
+
+def _difference(detector: Detector, line: Line) -> str:
+    entry = line.entry
+    try:
+        image = load_image(Path(entry["image"]), detector.bundle.manifest.input.bit_depth)
+    except DataError as error:
+        return str(error)
+    if pixels_hash(image) != entry["sha256"]:
+        return "the image has other pixels than it had"
+    result = detector(image)
+    tolerance = detector.bundle.manifest.tolerance
+    differs = abs(result.score - entry["score"]) > tolerance * abs(entry["score"])
+    if result.verdict == entry["verdict"] and not differs:
+        return ""
+    return (
+        f"{result.verdict} with {result.score:.6g}, recorded {entry['verdict']} with "
+        f"{entry['score']:.6g}"
+    )

@@ -1,0 +1,83 @@
+"""MQTT 5: a message a verdict, of quality of service 1, acknowledged before the next."""
+
+from __future__ import annotations
+
+import json
+import time
+from urllib.parse import unquote, urlsplit
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from stpm.runtime.errors import DataError
+from stpm.runtime.live.verdict import Event
+
+TIMEOUT = 5.0
+"""Seconds until an acknowledgement is given up, and the message sent again."""
+PORT, TLS_PORT = 1883, 8883
+_TICK = 0.002
+
+
+class MqttSink:
+    """Publishes to TOPIC/CAMERA. The broker may come later, and come back."""
+
+    wants_images = False
+
+    def __init__(self, host: str, port: int, topic: str, user: str, password: str) -> None:
+        self._topic = topic
+        self._address = (host, port)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+        if user:
+            self._client.username_pw_set(user, password or None)
+        if port == TLS_PORT:
+            self._client.tls_set()
+        self._client.reconnect_delay_set(1, 10)
+        self._started = False
+        self._pending: tuple[Event, mqtt.MQTTMessageInfo] | None = None
+
+    def send(self, event: Event) -> None:
+        """Publish an entry, and wait until the broker has it.
+
+        Raises:
+            ConnectionError: it has not acknowledged in time; sending the same event again waits on,
+                since the client repeats it by itself once it is connected.
+        """
+        if not self._started:
+            self._client.connect(*self._address)
+            self._client.loop_start()
+            self._started = True
+        if self._pending is None or self._pending[0] is not event:
+            topic = f"{self._topic}/{event.entry['camera']}"
+            message = self._client.publish(topic, json.dumps(event.entry), qos=1)
+            self._pending = event, message
+        message = self._pending[1]
+        # Without a connection paho keeps the message, but refuses to wait for it.
+        deadline = time.monotonic() + TIMEOUT
+        while not message.is_published():
+            if time.monotonic() > deadline:
+                raise ConnectionError(f"{self._address[0]}: no acknowledgement in {TIMEOUT:g} s")
+            time.sleep(_TICK)
+        self._pending = None
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._started:
+            self._client.disconnect()
+            self._client.loop_stop()
+
+
+def open_sink(address: str) -> MqttSink:
+    """Open "mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC"; port 8883 is TLS.
+
+    Raises:
+        DataError: the address lacks a host or a topic.
+    """
+    parts = urlsplit(address)
+    topic = parts.path.strip("/")
+    if not parts.hostname or not topic or any(sign in topic for sign in "+#"):
+        raise DataError(
+            f"got the sink {address!r}, expected mqtt://HOST[:PORT]/TOPIC such as "
+            "mqtt://broker/line1/verdicts; correct it."
+        )
+    user, password = (unquote(text or "") for text in (parts.username, parts.password))
+    return MqttSink(parts.hostname, parts.port or PORT, topic, user, password)

@@ -1,0 +1,96 @@
+"""Where frames come from: one file a kind of source, opened by its address."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.live.verdict import Frame
+
+
+class Source(Protocol):
+    """A camera, or what stands for one.
+
+    Attributes:
+        state: for people: "" while all is well, else what is wrong.
+    """
+
+    state: str
+
+    def frames(self, stop: Event) -> Iterator[Frame]:
+        """Yield frames until there are no more, or `stop` is set; reconnects by itself."""
+        ...
+
+    def kept_as(self, frame: Frame) -> str:
+        """Return what a frame is called in the record."""
+        ...
+
+    def done(self, frame: Frame) -> None:
+        """Do what is to be done once a frame's verdict is on the disk."""
+        ...
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read.
+
+    Attributes:
+        every: seconds between two frames of a camera or video; 0 takes all.
+        move_to: folder for the scored files of a watched folder; None leaves them.
+        known: files that were recorded before, which a watched folder leaves out.
+        exposure_us: microseconds of a GenICam camera; None leaves the camera's.
+        pixel_format: of a GenICam camera, such as BayerRG8; "" leaves the camera's.
+        trigger: of a GenICam camera: "", "software" (by `every`) or "hardware".
+    """
+
+    every: float = 0
+    move_to: Path | None = None
+    known: frozenset[str] = frozenset()
+    exposure_us: float | None = None
+    pixel_format: str = ""
+    trigger: str = ""
+
+
+def open_source(address: str, options: SourceOptions) -> Source:
+    """Open a source.
+
+    Args:
+        address: a folder to watch; a video file, rtsp://..., or usb:N (by OpenCV); genicam: or
+            genicam:NAME (by Aravis).
+        options: how it is read.
+
+    Raises:
+        DataError: there is nothing of that address.
+        BackendError: what reads it is not installed.
+    """
+    kind, _, rest = address.partition(":")
+    if kind == "genicam":
+        _check_installed("gi", "apt-get install gir1.2-aravis-0.8 python3-gi")
+        module = importlib.import_module("stpm.runtime.live.sources.genicam")
+        source: Source = module.GenicamSource(rest.removeprefix("//"), options)
+        return source
+    if Path(address).is_dir():
+        _check_installed("watchdog", "pip install 'stpm[live]'")
+        module = importlib.import_module("stpm.runtime.live.sources.folder")
+        source = module.FolderSource(Path(address), options)
+        return source
+    if kind in ("usb", "rtsp", "http", "https") or Path(address).is_file():
+        _check_installed("cv2", "pip install 'stpm[live]'")
+        module = importlib.import_module("stpm.runtime.live.sources.video")
+        source = module.VideoSource(int(rest) if kind == "usb" else address, options)
+        return source
+    raise DataError(
+        f"got the source {address!r}, expected a folder, a video file, rtsp://..., usb:N or "
+        "genicam:NAME; check it."
+    )
+
+
+def _check_installed(module: str, install: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        raise BackendError(f"this source needs {module}, not installed here; run {install}.")

@@ -1,0 +1,153 @@
+"""A folder that fills: files are taken once they are whole, by the operating system's events."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import IMAGE_SUFFIXES, read_pixels
+from stpm.runtime.live.sources import SourceOptions
+from stpm.runtime.live.verdict import Frame
+from stpm.runtime.output.console import note
+
+SETTLED = 1.0
+"""Seconds without a change after which a file that nobody closed counts as whole."""
+_TICK = 0.05
+
+
+class FolderSource:
+    """Watches a folder, not those in it. Files that are there already come first, by name."""
+
+    def __init__(self, folder: Path, options: SourceOptions) -> None:
+        self.state = ""
+        self._folder = folder.absolute()
+        self._move_to = options.move_to.absolute() if options.move_to is not None else None
+        self._known = options.known
+        self._changed: SimpleQueue[tuple[Path, bool]] = SimpleQueue()
+        self._taken: dict[Path, tuple[int, int]] = {}
+        self._foreign: set[Path] = set()
+
+    def frames(self, stop: Event) -> Iterator[Frame]:
+        """Yield the files as they become whole, until `stop` is set."""
+        observer = Observer()
+        observer.schedule(_Listener(self._changed), str(self._folder))
+        observer.start()
+        try:
+            waiting = dict.fromkeys(sorted(self._folder.iterdir()), 0.0)
+            while not stop.is_set():
+                yield from self._whole(waiting)
+                self._collect(waiting)
+        finally:
+            observer.stop()
+            observer.join()
+
+    def kept_as(self, frame: Frame) -> str:
+        """Return where the file is once it is done with."""
+        assert frame.path is not None
+        return str(self._destination(frame.path) or frame.path)
+
+    def done(self, frame: Frame) -> None:
+        """Move the file, if that was asked for."""
+        assert frame.path is not None
+        destination = self._destination(frame.path)
+        if destination is not None:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(frame.path, destination)
+
+    def _destination(self, path: Path) -> Path | None:
+        """Return a name that is free: cameras begin to count again."""
+        if self._move_to is None:
+            return None
+        candidate = self._move_to / path.name
+        number = 1
+        while candidate.exists():
+            number += 1
+            candidate = self._move_to / f"{path.stem}-{number}{path.suffix}"
+        return candidate
+
+    def _collect(self, waiting: dict[Path, float]) -> None:
+        """Wait a moment for changes; a file that was closed is looked at at once."""
+        try:
+            path, is_closed = self._changed.get(timeout=_TICK)
+        except Empty:
+            return
+        waiting[path] = 0.0 if is_closed else time.monotonic() + SETTLED
+
+    def _whole(self, waiting: dict[Path, float]) -> Iterator[Frame]:
+        now = time.monotonic()
+        for path, due in list(waiting.items()):
+            if due > now:
+                continue
+            del waiting[path]
+            if not self._is_new(path):
+                continue
+            if due == 0 and not _is_readable(path):
+                # Its writer may close and open it again; what stays unreadable is a verdict.
+                waiting[path] = now + SETTLED
+                self._taken.pop(path, None)
+                continue
+            yield Frame(path, str(path), time.time_ns())
+
+    def _is_new(self, path: Path) -> bool:
+        """Whether a file is an image that was not taken as it stands."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        if not path.is_file():
+            return False
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            if path not in self._foreign and not path.name.startswith("."):
+                note(f"{path}: left out, no image by its name")
+            self._foreign.add(path)
+            return False
+        stamp = (status.st_mtime_ns, status.st_size)
+        if self._taken.get(path) == stamp:
+            return False
+        first = path not in self._taken
+        self._taken[path] = stamp
+        if first and self._move_to is not None and str(self._move_to / path.name) in self._known:
+            moved = self._move_to / path.name
+            if not moved.exists():  # recorded, and then the station was killed
+                shutil.move(path, moved)
+                return False
+        return not (first and self._move_to is None and str(path) in self._known)
+
+
+class _Listener(FileSystemEventHandler):
+    """Puts paths into a queue, with whether their writer has closed them."""
+
+    def __init__(self, changed: SimpleQueue[tuple[Path, bool]]) -> None:
+        self._changed = changed
+
+    def _put(self, path: str | bytes, *, is_closed: bool) -> None:
+        text = path if isinstance(path, str) else path.decode()
+        self._changed.put((Path(text).absolute(), is_closed))
+
+    def on_created(self, event: FileSystemEvent) -> None:
+        self._put(event.src_path, is_closed=False)
+
+    def on_modified(self, event: FileSystemEvent) -> None:
+        self._put(event.src_path, is_closed=False)
+
+    def on_closed(self, event: FileSystemEvent) -> None:
+        self._put(event.src_path, is_closed=True)
+
+    def on_moved(self, event: FileSystemEvent) -> None:
+        self._put(event.dest_path, is_closed=True)
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_pixels(path)
+    except DataError:
+        return False
+    return True
