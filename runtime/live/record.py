@@ -67,6 +67,7 @@ class Record:
             self._previous, self._count = line_hash(_as_line(line.entry)), self._count + 1
             self.images.add(str(line.entry["image"]))
         self._file: IO[bytes] | None = None
+        self._sizes = {path.name: path.stat().st_size for path in folder.glob(PATTERN)}
         self._size = 0
         self._partial = partial_path(folder / LAST)
         self._tell()
@@ -111,7 +112,7 @@ class Record:
         if self._file is None or self._file.name != str(path):
             self.close()
             self._file = path.open("ab", buffering=0)
-            self._size = os.fstat(self._file.fileno()).st_size
+            self._size = self._sizes.get(path.name, 0)
         return self._file
 
     def _tell(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,8 @@ class PageState:
         self._station = station
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._last: dict[str, deque[tuple[int, Entry]]] = {}
+        self._last: dict[str, deque[tuple[int, Entry, bytes | None]]] = {}
         self._scores: dict[str, deque[tuple[float, str]]] = {}
-        self._pictures: OrderedDict[int, bytes] = OrderedDict()
         self.version = 0
         """Grows with each event."""
 
@@ -45,14 +44,10 @@ class PageState:
         entry, number = event.entry, next(self._numbers)
         camera = entry["camera"]
         with self._lock:
-            self._last.setdefault(camera, deque(maxlen=LAST)).append((number, entry))
+            self._last.setdefault(camera, deque(maxlen=LAST)).append((number, entry, picture))
             if "score" in entry:
                 scores = self._scores.setdefault(camera, deque(maxlen=SCORES))
                 scores.append((entry["score"], entry["verdict"]))
-            if picture is not None:
-                self._pictures[number] = picture
-            while len(self._pictures) > LAST * max(1, len(self._station.cameras)):
-                self._pictures.popitem(last=False)
             self.version += 1
 
     def close(self) -> None:
@@ -61,14 +56,14 @@ class PageState:
     def picture(self, number: int) -> bytes | None:
         """Return a verdict's picture as JPEG, if it is still there."""
         with self._lock:
-            return self._pictures.get(number)
+            rows = [row for last in self._last.values() for row in last]
+        return next((picture for one, _, picture in rows if one == number), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that the page shows, as plain values for JSON."""
         with self._lock:
             last = {camera: list(rows) for camera, rows in self._last.items()}
             scores = {camera: list(rows) for camera, rows in self._scores.items()}
-            pictures = set(self._pictures)
         station = self._station
         cameras = [
             {
@@ -90,12 +85,12 @@ class PageState:
                 "shadow_differs": camera.shadow_differs if camera.shadow else None,
                 "scores": scores.get(camera.name, []),
                 "last": [
-                    {"number": number, "has_picture": number in pictures}
+                    {"number": number, "has_picture": picture is not None}
                     | {
                         key: entry.get(key)
                         for key in ("time", "image", "verdict", "score", "error")
                     }
-                    for number, entry in reversed(last.get(camera.name, []))
+                    for number, entry, picture in reversed(last.get(camera.name, []))
                 ],
             }
             for camera in station.cameras

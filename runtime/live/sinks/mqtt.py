@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
@@ -15,7 +15,6 @@ from stpm.runtime.live.verdict import Event
 TIMEOUT = 5.0
 """Seconds until an acknowledgement is given up, and the message sent again."""
 PORT, TLS_PORT = 1883, 8883
-_TICK = 0.002
 
 
 class MqttSink:
@@ -33,7 +32,10 @@ class MqttSink:
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 10)
         self._started = False
-        self._pending: tuple[Event, mqtt.MQTTMessageInfo] | None = None
+        self._acknowledged = threading.Event()
+        self._sending = threading.Lock()
+        self._pending: tuple[Event, int] | None = None
+        self._client.on_publish = self._on_publish
 
     def send(self, event: Event) -> None:
         """Publish an entry, and wait until the broker has it.
@@ -48,16 +50,19 @@ class MqttSink:
             self._started = True
         if self._pending is None or self._pending[0] is not event:
             topic = f"{self._topic}/{event.entry['camera']}"
-            message = self._client.publish(topic, json.dumps(event.entry), qos=1)
-            self._pending = event, message
-        message = self._pending[1]
-        # Without a connection paho keeps the message, but refuses to wait for it.
-        deadline = time.monotonic() + TIMEOUT
-        while not message.is_published():
-            if time.monotonic() > deadline:
-                raise ConnectionError(f"{self._address[0]}: no acknowledgement in {TIMEOUT:g} s")
-            time.sleep(_TICK)
+            self._acknowledged.clear()
+            with self._sending:
+                message = self._client.publish(topic, json.dumps(event.entry), qos=1)
+                self._pending = event, message.mid
+        # Without a connection paho keeps the message until there is one.
+        if not self._acknowledged.wait(TIMEOUT):
+            raise ConnectionError(f"{self._address[0]}: no acknowledgement in {TIMEOUT:g} s")
         self._pending = None
+
+    def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
+        with self._sending:  # so that `send` knows the number before it is acknowledged
+            if self._pending is not None and self._pending[1] == mid:
+                self._acknowledged.set()
 
     def close(self) -> None:
         """Disconnect."""
@@ -74,7 +79,7 @@ def open_sink(address: str) -> MqttSink:
     """
     parts = urlsplit(address)
     topic = parts.path.strip("/")
-    if not parts.hostname or not topic or any(sign in topic for sign in "+#"):
+    if not parts.hostname or not topic or any(sign in address for sign in "+#"):
         raise DataError(
             f"got the sink {address!r}, expected mqtt://HOST[:PORT]/TOPIC such as "
             "mqtt://broker/line1/verdicts; correct it."

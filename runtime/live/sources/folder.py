@@ -34,6 +34,7 @@ class FolderSource:
         self._changed: SimpleQueue[tuple[Path, bool]] = SimpleQueue()
         self._taken: dict[Path, tuple[int, int]] = {}
         self._foreign: set[Path] = set()
+        self._reserved: dict[Path, Path] = {}
 
     def frames(self, stop: Event) -> Iterator[Frame]:
         """Yield the files as they become whole, until `stop` is set."""
@@ -50,27 +51,29 @@ class FolderSource:
             observer.join()
 
     def kept_as(self, frame: Frame) -> str:
-        """Return where the file is once it is done with."""
+        """Return where the file is once it is done with; that name is kept for it."""
         assert frame.path is not None
-        return str(self._destination(frame.path) or frame.path)
+        if self._move_to is None:
+            return frame.name
+        destination = self._free_name(self._move_to, frame.path)
+        self._reserved[frame.path] = destination
+        return str(destination)
 
     def done(self, frame: Frame) -> None:
         """Move the file, if that was asked for."""
         assert frame.path is not None
-        destination = self._destination(frame.path)
+        destination = self._reserved.pop(frame.path, None)
         if destination is not None:
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(frame.path, destination)
 
-    def _destination(self, path: Path) -> Path | None:
-        """Return a name that is free: cameras begin to count again."""
-        if self._move_to is None:
-            return None
-        candidate = self._move_to / path.name
+    def _free_name(self, folder: Path, path: Path) -> Path:
+        """Name a place for a file: cameras begin to count again."""
+        candidate = folder / path.name
         number = 1
-        while candidate.exists():
+        while candidate.exists() or candidate in self._reserved.values():
             number += 1
-            candidate = self._move_to / f"{path.stem}-{number}{path.suffix}"
+            candidate = folder / f"{path.stem}-{number}{path.suffix}"
         return candidate
 
     def _collect(self, waiting: dict[Path, float]) -> None:

@@ -38,19 +38,22 @@ function showCounts(list, counts) {
 function showScores(figure, camera) {
   const svg = figure.querySelector("svg");
   const scores = camera.scores;
+  const width = svg.clientWidth || 600;
+  const step = Math.min(12, (width - 6) / scores.length);
+  svg.setAttribute("viewBox", `0 0 ${width} 140`);
   const highest = Math.max(camera.threshold * 1.6, ...scores.map(([score]) => Math.min(score, camera.threshold * 4))) || 1;
   const y = (score) => 136 - (132 * Math.min(score, highest)) / highest;
   const shapes = [];
   const line = (score, className) => {
     const made = document.createElementNS(svg.namespaceURI, "line");
-    for (const [key, value] of Object.entries({ x1: 0, x2: 600, y1: y(score), y2: y(score), class: className })) made.setAttribute(key, value);
+    for (const [key, value] of Object.entries({ x1: 0, x2: width, y1: y(score), y2: y(score), class: className })) made.setAttribute(key, value);
     shapes.push(made);
   };
   line(camera.threshold, "");
   if (camera.warn_threshold !== null) line(camera.warn_threshold, "warn");
   scores.forEach(([score, verdict], index) => {
     const dot = document.createElementNS(svg.namespaceURI, "circle");
-    const values = { cx: 600 - 1.5 * (scores.length - index), cy: y(score), r: 2.2, class: verdict };
+    const values = { cx: width - 3 - step * (scores.length - 1 - index), cy: y(score), r: 2.5, class: verdict };
     for (const [key, value] of Object.entries(values)) dot.setAttribute(key, value);
     shapes.push(dot);
   });
