@@ -12,6 +12,7 @@ COPY runtime runtime
 COPY train train
 COPY export export
 COPY benchmarks benchmarks
+COPY fleet fleet
 ARG EXTRAS=openvino
 RUN /opt/stpm/bin/pip install --no-cache-dir --disable-pip-version-check \
       --constraint constraints.txt ".[${EXTRAS}]"

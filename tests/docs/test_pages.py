@@ -22,6 +22,7 @@ APPS = {
     "stpm-export": "stpm.export.cli",
     "stpm-run": "stpm.runtime.cli",
     "stpm-calibrate": "stpm.runtime.site.cli",
+    "stpm-live": "stpm.runtime.live.cli",
     "stpm-bench": "stpm.benchmarks.cli",
     "stpm-serve": "stpm.runtime.serve.cli",
     "stpm-fleet": "stpm.fleet.cli",

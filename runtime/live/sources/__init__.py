@@ -71,7 +71,7 @@ def open_source(address: str, options: SourceOptions) -> Source:
     """
     kind, _, rest = address.partition(":")
     if kind == "genicam":
-        _check_installed("gi", "apt-get install gir1.2-aravis-0.8 python3-gi")
+        _check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.genicam")
         source: Source = module.GenicamSource(rest.removeprefix("//"), options)
         return source
