@@ -278,6 +278,53 @@ def report(
     note(f"{out}: written")
 
 
+@main.command()
+@known_errors
+def review(
+    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm.")],
+    good: Annotated[
+        list[str] | None, typer.Option(help="Good parts: a file, folder or glob; repeatable.")
+    ] = None,
+    bad: Annotated[
+        list[str] | None, typer.Option(help="Known defects: a file, folder or glob; repeatable.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Root of a labelled data set, in place of both.")
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Category of --data.", show_default="the bundle's name")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Such as onnxruntime.", show_default="the fastest here")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
+        "review.html"
+    ),
+) -> None:
+    """Make one page to choose a threshold by eye: drag it, and see who changes sides."""
+    from stpm.benchmarks.review.page import write_review
+    from stpm.runtime.detector import Detector
+    from stpm.runtime.images.listing import find_images
+    from stpm.runtime.output.console import progress
+
+    if (data is None) == (good is None):
+        raise typer.BadParameter("give --good, and --bad if there are known defects, or --data.")
+    check_out(out)
+    if data is not None:
+        from stpm.train.datasets import find_category, open_category
+
+        samples = open_category(data, category or find_category(bundle, data)).test_samples()
+        goods = [sample.path for sample in samples if not sample.is_anomalous]
+        bads = [sample.path for sample in samples if sample.is_anomalous]
+    else:
+        goods = find_images(good or []).images
+        bads = find_images(bad).images if bad else []
+    with progress("scoring", len(goods) + len(bads)) as on_images:
+        made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
+    left = f", {made.without_picture} without a picture" if made.without_picture else ""
+    note(f"{out}: {made.good} good parts, {made.bad} defects{left}")
+
+
 def _show(tables: list[Table], record: Record, out: Path | None) -> None:
     from stpm.benchmarks.report.tables import print_tables
 

@@ -105,13 +105,23 @@ def _read(path: Path) -> Image.Image | None:
 
 
 def _fit(entry: Entry, image: Image.Image, size_bytes: int) -> Picture | None:
+    found = shrunk(image, size_bytes)
+    return None if found is None else Picture(entry, *found)
+
+
+def shrunk(image: Image.Image, size_bytes: int) -> tuple[str, int, int] | None:
+    """Shrink a picture until its data URI has so many bytes at most.
+
+    Returns:
+        The URI, and the width and height in pixels; None where no size fits.
+    """
     for width, quality in SIZES:
         scale = min(width / image.width, 1)
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         stream = io.BytesIO()
-        shrunk = image.resize(size, Image.Resampling.LANCZOS) if scale < 1 else image
-        shrunk.save(stream, "WEBP", quality=quality)
+        smaller = image.resize(size, Image.Resampling.LANCZOS) if scale < 1 else image
+        smaller.save(stream, "WEBP", quality=quality)
         uri = f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
         if len(uri) <= size_bytes:
-            return Picture(entry, uri, *size)
+            return uri, *size
     return None

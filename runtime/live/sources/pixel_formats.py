@@ -5,6 +5,8 @@ Source: the GenICam Pixel Format Naming Convention (PFNC) 2.4, whose codes these
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -66,10 +68,11 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
             f"got {len(content)} bytes of a camera, expected {needed} for {width}x{height} "
             f"{known[code]}; look at its cable and network."
         )
-    samples: Image = (
-        np.frombuffer(content, "<u2", height * width * channels).astype(np.uint16)
+    count = height * width * channels
+    samples: NDArray[Any] = (
+        np.frombuffer(content, "<u2", count).astype(np.uint16)
         if is_deep
-        else np.frombuffer(content, np.uint8, height * width * channels)
+        else np.frombuffer(content, np.uint8, count)
     )
     if code in COLOUR:
         rgb = samples.reshape(height, width, 3)
@@ -77,5 +80,5 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     grey = samples.reshape(height, width)
     if code in MONO:
         return grey
-    colour: Image = cv2.cvtColor(grey, _DEMOSAIC[BAYER[code][5:7]])  # type: ignore[assignment]
+    colour: NDArray[Any] = np.asarray(cv2.cvtColor(grey, _DEMOSAIC[BAYER[code][5:7]]))
     return colour

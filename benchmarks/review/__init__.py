@@ -1,0 +1,1 @@
+"""`stpm-bench review`: one page to choose a threshold by eye."""
