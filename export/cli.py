@@ -62,6 +62,15 @@ def export(
         str | None,
         typer.Option(help="HxW of the camera's images, to resize inside the graph."),
     ] = None,
+    tile: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Side of tiles that score a large image whole, at full resolution; for students "
+            "of stpm-train --tile. Larger ones overlap less and need more memory.",
+            show_default=False,
+        ),
+    ] = 0,
     batch: Annotated[str, typer.Option(help="Images a run: N, or MIN..MAX for any between.")] = "1",
     verify: Annotated[
         Path | None,
@@ -205,6 +214,7 @@ def export(
         precision=chosen.value,
         distil=distil,
         camera_size=size,
+        tile=tile,
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,

@@ -52,7 +52,7 @@ class DeploymentGraph(nn.Module):
             else PillowResize(self.input_size, network_size)
         )
         self.model = copy.deepcopy(model).eval()
-        self.upsample: nn.Module = MatrixUpsample(_level_sizes(self.model), network_size)
+        self.upsample: nn.Module = MatrixUpsample(level_sizes(self.model), network_size)
         # Folding before casting: afterwards FP32 batch norms would stand between half convolutions.
         for network in map(self.model.get_submodule, self.model.networks):
             fold_batch_norm(network)
@@ -162,7 +162,8 @@ class MatrixUpsample(nn.Module):
         return functional.conv2d(across.permute(0, 2, 1, 3), rows).permute(0, 3, 1, 2)
 
 
-def _level_sizes(model: Network) -> list[tuple[int, int]]:
+def level_sizes(model: Network) -> list[tuple[int, int]]:
+    """Return the (height, width) in cells of a network's levels."""
     # Shapes, without computing.
     teacher, normalise = (copy.deepcopy(m).to("meta") for m in (model.teacher, model.normalise))
     with torch.no_grad():

@@ -17,7 +17,8 @@ class ExportOptions:
         precision: of teacher and student: "fp32", "fp16", "bf16" or "int8".
         distil: in INT8, epochs of fine-tuning the student; see `stpm.export.int8.distil`.
         camera_size: (height, width) to resize from inside the graph; None resizes on the host.
-        batch: smallest and largest batch.
+        tile: side in pixels of the tiles that large images are cut into; 0 takes them whole.
+        batch: smallest and largest batch, with `tile` of tiles.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
         engines: to verify and calibrate; None takes all that are installed and can run the graph.
         rois: regions of interest, "[NAME=]FILE"; see `stpm.runtime.site.rois`.
@@ -30,6 +31,7 @@ class ExportOptions:
     precision: str = "fp32"
     distil: int = 0
     camera_size: tuple[int, int] | None = None
+    tile: int = 0
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
     engines: tuple[str, ...] | None = None

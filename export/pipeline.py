@@ -15,7 +15,6 @@ import torch
 
 from stpm.export.engine_records import engine_line, record_of, thresholds_of, verify_engine
 from stpm.export.engines import engine_scorer, open_engines
-from stpm.export.graph import DeploymentGraph
 from stpm.export.int8.distil import distil
 from stpm.export.int8.gate import Gate, GateError
 from stpm.export.int8.images import quantization_choices
@@ -24,6 +23,7 @@ from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.options import ExportOptions
 from stpm.export.precision import check_scoring_types
 from stpm.export.scoring import GoodImages, good_images
+from stpm.export.tiles import GraphPlan, plan_graph, tiled_options
 from stpm.runtime.backends import (
     ENGINES,
     Outputs,
@@ -37,7 +37,6 @@ from stpm.runtime.bundle.archive import (
     MODEL,
     EngineRecord,
     Golden,
-    InputContract,
     Manifest,
     check_readable,
     npz_bytes,
@@ -55,6 +54,8 @@ from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import score_files, torch_scorer
 from stpm.train.methods import METHODS, Network, open_method
 
+MOST_WHOLE = 3
+"""Images that are verified where they are cut into tiles."""
 MOST_CHOICES = 3
 """Choices of images that INT8 tries: near the gate's limits chance decides."""
 
@@ -93,10 +94,15 @@ def export_bundle(
         DataError: an image cannot be used, or there are too few for the false-alarm rate.
     """
     _check_before_work(options, verify, calibration)
-    _check_sizes(options.camera_size, checkpoint.config.input_size)
+    options = tiled_options(checkpoint, options, calibration)
+    map_size = checkpoint.config.input_size
+    if options.tile and options.camera_size is not None:
+        # A whole image takes seconds and gigabytes in torch.
+        map_size, verify = options.camera_size, verify[:MOST_WHOLE]
+    _check_sizes(options, map_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
     model = checkpoint.model()
-    good = good_images(checkpoint.config, options, calibration)
+    good = good_images(checkpoint.config, options, calibration, map_size)
     if options.precision == "int8":
         _check_int8(checkpoint, quantization)
         built = _build_int8(model, options, verify, good, quantization, samples, report)
@@ -107,18 +113,19 @@ def export_bundle(
         method=checkpoint.config.method,
         precision=options.precision,
         opset=built.opset,
-        input=built.contract,
-        map_size=model.input_size,
+        input=built.plan.contract,
+        map_size=map_size,
         tolerance=TOLERANCES[options.precision],
         files={},
         engines=built.engines,
         versions=_versions(),
         provenance=_provenance(checkpoint, options, verify, calibration),
         scoring=good.rule.scoring,
+        tiles=built.plan.tiling,
     )
-    golden = _golden(verify, built.contract, built.reference)
+    golden = _golden(verify, built.plan, built.reference)
     files = {MODEL: built.onnx, GOLDEN: npz_bytes(golden)} | built.files
-    files |= scoring_file(good.rule, golden.anomaly_maps, built.contract.size)
+    files |= scoring_file(good.rule, golden.anomaly_maps, built.plan.golden_size)
     return write_bundle(out, manifest, files, check_readable)
 
 
@@ -129,7 +136,7 @@ class _Built:
     Attributes:
         onnx: the graph.
         opset: that it asks for.
-        contract: what it takes.
+        plan: what was built.
         reference: torch's outputs for the images to verify with.
         engines: what was found of each.
         files: that engines bring, by name.
@@ -137,7 +144,7 @@ class _Built:
 
     onnx: bytes
     opset: int
-    contract: InputContract
+    plan: GraphPlan
     reference: Outputs
     engines: dict[str, EngineRecord]
     files: dict[str, bytes]
@@ -187,13 +194,9 @@ def _build(
     report: Callable[[str], None],
 ) -> _Built:
     """Export a network, and open, verify and calibrate the engines."""
-    graph = DeploymentGraph(model, options.precision, options.camera_size)
-    contract = InputContract(
-        graph.input_size,
-        options.batch,
-        "host" if options.camera_size is None else "graph",
-        options.bit_depth,
-    )
+    plan = plan_graph(model, options)
+    graph, contract = plan.graph, plan.contract
+    torch_reference = torch_scorer(plan.reference)
     with tempfile.TemporaryDirectory() as folder:
         onnx_path = Path(folder) / MODEL
         onnx_model = onnx_from_graph(graph, onnx_path, options.batch)
@@ -202,18 +205,18 @@ def _build(
     report(f"exported {options.precision} ONNX, opset {opset(onnx_model)}, {size_mb:.1f} MB")
 
     with progress("reference, torch", len(verify)) as on_images:
-        reference = score_files(torch_scorer(model), verify, on_images, options.bit_depth)
+        reference = score_files(torch_reference, verify, on_images, options.bit_depth)
     engines, built_files = {}, {}
-    for name, (engine, built) in open_engines(onnx_bytes, contract.size, options, report).items():
+    for name, (engine, built) in open_engines(
+        onnx_bytes, graph.input_size, options, report
+    ).items():
         if engine is None:
             parity, outputs = {}, reference
             if good.paths != verify:
                 with progress("reference, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(
-                        torch_scorer(model), good.paths, on_images, options.bit_depth
-                    )
+                    outputs = score_files(torch_reference, good.paths, on_images, options.bit_depth)
         else:
-            scorer = engine_scorer(engine, contract)
+            scorer = engine_scorer(plan.around(engine), contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images, options.bit_depth)
@@ -228,7 +231,7 @@ def _build(
         if built is not None and built.content is not None:
             built_files[ENGINES[name].file] = built.content
         report(engine_line(name, engines[name]))
-    return _Built(onnx_bytes, opset(onnx_model), contract, reference, engines, built_files)
+    return _Built(onnx_bytes, opset(onnx_model), plan, reference, engines, built_files)
 
 
 def _check_before_work(
@@ -245,9 +248,9 @@ def _check_before_work(
         check_engine(name, to_export=True)
 
 
-def _check_sizes(camera_size: tuple[int, int] | None, network_size: tuple[int, int]) -> None:
+def _check_sizes(options: ExportOptions, network_size: tuple[int, int]) -> None:
     """Refuse what a bundle's reader would refuse."""
-    size = camera_size or network_size
+    size = options.camera_size or network_size
     if max(*size, *network_size) > MAX_SIDE or not golden_count(size, network_size):
         raise ExportError(
             f"got images of {size[0]}x{size[1]} pixels and a network of "
@@ -270,8 +273,12 @@ def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
         )
 
 
-def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) -> Golden:
-    """Take the images of the highest, the median and the lowest score, as many as may be kept."""
+def _golden(paths: Sequence[Path], plan: GraphPlan, reference: Outputs) -> Golden:
+    """Take the images of the highest, the median and the lowest score, as many as may be kept.
+
+    Of images that are cut into tiles it is their top left corner.
+    """
+    contract, (height, width) = plan.contract, plan.golden_size
     anomaly_maps, pred_scores = reference
     order = np.argsort(pred_scores, kind="stable")
     wished = dict.fromkeys(map(int, (order[-1], order[len(order) // 2], order[0])))
@@ -279,7 +286,10 @@ def _golden(paths: Sequence[Path], contract: InputContract, reference: Outputs) 
     images = np.stack(
         [fit_input(read_image(paths[i], contract.bit_depth), contract) for i in chosen]
     )
-    return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
+    if (height, width) == contract.size:
+        return Golden(images, anomaly_maps[chosen], pred_scores[chosen])
+    corners = np.ascontiguousarray(images[:, :height, :width])
+    return Golden(corners, *torch_scorer(plan.golden_reference)(list(corners)))
 
 
 def golden_count(input_size: Sequence[int], map_size: Sequence[int]) -> int:

@@ -39,13 +39,16 @@ class GoodImages:
         return Scored(*outputs, self.sizes, self.statistics)
 
 
-def good_images(config: Config, options: ExportOptions, paths: Sequence[Path]) -> GoodImages:
+def good_images(
+    config: Config, options: ExportOptions, paths: Sequence[Path], map_size: tuple[int, int]
+) -> GoodImages:
     """Look at the good images, and at what is to count of them.
 
     Args:
         config: of the network.
         options: of the export.
         paths: of the images.
+        map_size: (height, width) of the anomaly map.
 
     Raises:
         DataError: an image cannot be read, regions of interest cannot be used, or the method scores
@@ -57,9 +60,9 @@ def good_images(config: Config, options: ExportOptions, paths: Sequence[Path]) -
         sizes.append((image.shape[0], image.shape[1]))
         measured.append(image_statistics(image))
     names: tuple[str, ...] = ()
-    labels = np.ones(config.input_size, np.uint8)
+    labels = np.ones(map_size, np.uint8)
     if options.rois or options.ignored:
-        names, labels = read_rois(options.rois, options.ignored, sizes[0], config.input_size)
+        names, labels = read_rois(options.rois, options.ignored, sizes[0], map_size)
     rule = make_rule(Scoring(score_of(config), options.min_area, names), labels, sizes)
     statistics = {name: [values[name] for values in measured] for name in STATISTICS}
     return GoodImages(paths, rule, sizes, statistics)

@@ -12,6 +12,7 @@ from stpm.runtime.bundle.archive import MODEL, Bundle, Golden
 from stpm.runtime.bundle.parity import compare
 from stpm.runtime.errors import BackendError, BundleError, ParityError
 from stpm.runtime.output.map_score import MapScore
+from stpm.runtime.tiled import TiledEngine
 
 
 def map_score_of(bundle: Bundle, weights: tuple[float, ...]) -> MapScore | None:
@@ -30,14 +31,17 @@ def verified_engine(
             "not survive a fork; open the Detector in each worker, or start workers by spawn or "
             "forkserver."
         )
+    tiles = bundle.manifest.tiles
     engine = open_engine(
         name,
         bundle.read(MODEL),
         threads=threads,
-        batch=bundle.manifest.input.batch,
+        batch=bundle.manifest.input.batch if tiles is None else tiles.batch,
         built=_built(bundle, name),
         rebuild=rebuild,
     )
+    if tiles is not None:
+        engine = TiledEngine(engine, tiles)
     golden = bundle.golden()
     outputs = run_in_batches(engine, golden.images, bundle.manifest.input)
     parity = compare(golden.anomaly_maps, golden.pred_scores, *outputs)
@@ -55,12 +59,12 @@ def verified_engine(
 
 def _check_scoring(bundle: Bundle, engine: str, golden: Golden) -> None:
     """Hold the regions' scores of the golden maps against those that were kept of them."""
-    map_score = map_score_of(bundle, ())
-    if map_score is None:
+    if bundle.manifest.scoring.is_graphs:
         return
     expected = bundle.scoring_map().golden_scores
     maps = golden.anomaly_maps
-    _, roi_scores = map_score(maps, [bundle.manifest.input.size] * len(maps))
+    labels = bundle.scoring_map().labels
+    roi_scores = bundle.manifest.scoring.golden_scores(labels, maps, bundle.manifest.golden_size)
     limit = bundle.manifest.tolerance * np.abs(maps).max(axis=(1, 2))[:, None]
     holds = roi_scores.shape == expected.shape and (np.abs(roi_scores - expected) <= limit).all()
     if not holds:

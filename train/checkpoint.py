@@ -52,6 +52,11 @@ class Checkpoint:
         """Bits that the camera used of the 16 of deep images."""
         return int(self.training.get("options", {}).get("bit_depth", FULL_DEPTH))
 
+    @property
+    def tile(self) -> int:
+        """Side in pixels of the tiles that it was trained on; 0 for whole images, resized."""
+        return int(self.training.get("options", {}).get("tile", 0))
+
     def held_out_images(self) -> list[Path]:
         """Return the paths of the images that were held out in training; empty if unknown."""
         return self._images("held_out")

@@ -46,6 +46,11 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+DEFAULT_SIZE = "256"
+TILE_STEP = 32
+"""Pixels of the coarsest cells of all methods."""
+
+
 def train(
     context: typer.Context,
     data: Annotated[
@@ -85,8 +90,19 @@ def train(
         typer.Option(help="Pyramid levels to match.", show_default="layer1,layer2,layer3"),
     ] = None,
     input_size: Annotated[
-        str, typer.Option(help="Pixels that the networks see, HxW or one number for both.")
-    ] = "256",
+        str | None,
+        typer.Option(
+            help="Pixels that the networks see, HxW or one number for both.", show_default="256"
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            help="Train on tiles of so many pixels at full resolution, for small defects in large "
+            "images; a multiple of 32.",
+        ),
+    ] = None,
     teacher_weights: Annotated[
         Path | None,
         typer.Option(
@@ -192,7 +208,11 @@ def train(
         for name, value in (("backbone", backbone), ("levels", levels))
         if value is not None
     }
-    size = parse_size(input_size)
+    if tile is not None and (input_size is not None or tile % TILE_STEP):
+        raise typer.BadParameter(
+            f"got --tile {tile}, expected a multiple of {TILE_STEP} without --input-size."
+        )
+    size = (tile, tile) if tile is not None else parse_size(input_size or DEFAULT_SIZE)
     if max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --input-size {input_size}, expected up to {MAX_SIDE}.")
     config = configure(method, size, own)
@@ -210,6 +230,7 @@ def train(
         train_share=train_share,
         seed=seed,
         augment=augment,
+        tile=tile or 0,
         cache_gb=cache_gb,
         bit_depth=bit_depth,
         device=device.value,

@@ -14,8 +14,10 @@ from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import FULL_DEPTH, resize
 from stpm.runtime.output.console import note
+from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
 from stpm.train.methods import Network
+from stpm.train.methods.stpm.network import Stpm
 from stpm.train.metrics import Metrics, evaluate_maps
 
 Scorer = Callable[[Sequence[NDArray[np.uint8]]], Outputs]
@@ -61,6 +63,21 @@ def torch_scorer(model: Network) -> Scorer:
         with torch.inference_mode():
             anomaly_maps, pred_scores = model(torch.from_numpy(batch))
         return anomaly_maps.numpy(), pred_scores.numpy()
+
+    return score
+
+
+def checkpoint_scorer(checkpoint: Checkpoint) -> Scorer:
+    """Return the FP32 reference of a checkpoint: one trained on tiles scores images whole."""
+    model = checkpoint.model()
+    if not checkpoint.tile:
+        return torch_scorer(model)
+    assert isinstance(model, Stpm)  # --tile is refused for others
+
+    def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
+        outputs = [torch_scorer(model.at_size(image.shape[:2]))([image]) for image in images]
+        anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
+        return anomaly_maps, pred_scores
 
     return score
 

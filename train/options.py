@@ -24,6 +24,8 @@ class FitOptions:
         train_share: share of the good images to use at all, chosen before any is held out.
         seed: fixes that choice, the split, the student's initial weights and the order of the
             images.
+        tile: side in pixels of the tiles that are trained on, at full resolution; 0 for whole
+            images, resized.
         bit_depth: bits that the camera uses of images of 16 bits.
         augment: whether the images are disturbed anew in every epoch; see `stpm.train.augment`.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
@@ -44,6 +46,7 @@ class FitOptions:
     seed: int = 0
     augment: bool = False
     cache_gb: float = 4.0
+    tile: int = 0
     bit_depth: int = FULL_DEPTH
     device: str = "auto"
     precision: Precision = "auto"

@@ -21,6 +21,7 @@ from stpm.train.datasets import (
     list_images,
     note_unused_range,
     read_images,
+    read_tiles,
     split_held_out,
     take_share,
 )
@@ -31,14 +32,17 @@ from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay", "cooldown"),
-    *("held_out", "train_share", "seed", "augment", "bit_depth"),
+    *("held_out", "train_share", "seed", "augment", "tile", "bit_depth"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The good images as read: where from, their names below it, and which are held out."""
+    """The good images as read: where from, their names below it, and which are held out.
+
+    Trained on tiles, `names` has each image's name once for each of its tiles.
+    """
 
     folder: Path
     names: list[str]
@@ -71,13 +75,29 @@ def read_source(
     config.check()  # before minutes of reading
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
-    paths, pixels = read_images(
-        chosen, config.input_size, on_bad=on_bad, bit_depth=options.bit_depth
-    )
+    if options.tile:
+        paths, pixels = read_tiles(
+            chosen, options.tile, options.seed, on_bad=on_bad, bit_depth=options.bit_depth
+        )
+    else:
+        paths, pixels = read_images(
+            chosen, config.input_size, on_bad=on_bad, bit_depth=options.bit_depth
+        )
     note_unused_range(paths, pixels)
-    train_index, held_out_index = split_held_out(len(paths), options.held_out, options.seed)
+    train_index, held_out_index = _split(paths, options)
     names = [path.relative_to(folder).as_posix() for path in paths]
     return Source(folder.resolve(), names, pixels, train_index, held_out_index)
+
+
+def _split(paths: Sequence[Path], options: FitOptions) -> tuple[list[int], list[int]]:
+    """Split by images, so that no image has tiles on both sides."""
+    images = list(dict.fromkeys(paths))
+    _, held_out = split_held_out(len(images), options.held_out, options.seed)
+    chosen = {images[i] for i in held_out}
+    rows: tuple[list[int], list[int]] = ([], [])
+    for row, path in enumerate(paths):
+        rows[path in chosen].append(row)
+    return rows
 
 
 @contextmanager
@@ -127,7 +147,8 @@ def open_run(
         blank = Checkpoint(config, {}, other.teacher, other.teacher_id, record)
     else:
         teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
-        images = [source.folder / source.names[i] for i in source.train_index]
+        names = dict.fromkeys(source.names[i] for i in source.train_index)
+        images = [source.folder / name for name in names]
         method.prepare_teacher(config, options, teacher, images, progress)
         model, teacher_id = method.blank(config, options, teacher)
         record = _record(source, options)
@@ -166,8 +187,8 @@ def train(
 def _record(source: Source, options: FitOptions) -> dict[str, Any]:
     return {
         "folder": str(source.folder),
-        "train": [source.names[i] for i in source.train_index],
-        "held_out": [source.names[i] for i in source.held_out_index],
+        "train": list(dict.fromkeys(source.names[i] for i in source.train_index)),
+        "held_out": list(dict.fromkeys(source.names[i] for i in source.held_out_index)),
         "data_sha256": data_hash(source.images),
         "train_sha256": [data_hash(source.images[i]) for i in source.train_index],
         "options": options.to_dict(),

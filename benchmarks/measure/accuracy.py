@@ -38,7 +38,7 @@ from stpm.train.datasets import (
     read_image,
     read_mask,
 )
-from stpm.train.evaluate import Evaluation, Scorer, evaluate, torch_scorer
+from stpm.train.evaluate import Evaluation, Scorer, checkpoint_scorer, evaluate
 from stpm.train.metrics import Metrics, labelled_regions, pro_curve
 
 CURVE_POINTS = 151
@@ -159,7 +159,7 @@ def candidates(model: Path, engine: str | None, teacher_weights: Path | None) ->
     """
     if not model.is_dir():
         checkpoint = load_checkpoint(model, teacher_weights)
-        scorer, seed = torch_scorer(checkpoint.model()), _seed(checkpoint.training)
+        scorer, seed = checkpoint_scorer(checkpoint), _seed(checkpoint.training)
         return [
             Candidate(
                 model.name, "torch", "fp32", scorer, seed=seed, bit_depth=checkpoint.bit_depth

@@ -146,8 +146,8 @@ class Bundle:
         arrays = _npz(self.path / GOLDEN, self.read(GOLDEN), names)
         count = max(1, len(arrays["images"]) if arrays["images"].ndim else 0)
         expected: dict[str, _Array] = {
-            "images": ((count, *self.manifest.input.size, 3), np.uint8),
-            "anomaly_maps": ((count, *self.manifest.map_size), np.float32),
+            "images": ((count, *self.manifest.golden_size, 3), np.uint8),
+            "anomaly_maps": ((count, *self.manifest.golden_map_size), np.float32),
             "pred_scores": ((count,), np.float32),
         }
         self._check_arrays(GOLDEN, arrays, expected)

@@ -11,6 +11,7 @@ from typing import Any
 
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.scoring import Scoring
+from stpm.runtime.bundle.tiling import Tiling
 
 SCHEMA_VERSION = 2
 READ_VERSIONS = (1, 2)
@@ -95,6 +96,18 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     scoring: Scoring = field(default_factory=Scoring)
+    tiles: Tiling | None = None
+
+    @property
+    def golden_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the golden images, and of their maps where tiles are cut."""
+        size = self.input.size
+        return size if self.tiles is None else self.tiles.golden_size(size)
+
+    @property
+    def golden_map_size(self) -> tuple[int, int]:
+        """(height, width) of the golden maps."""
+        return self.map_size if self.tiles is None else self.golden_size
 
     def to_json(self) -> str:
         """Return the manifest as it is written."""
@@ -115,6 +128,8 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
     entries = {_file_name(name): _file(_object(files, name)) for name in files}
     scoring = Scoring.from_dict(values["scoring"]) if "scoring" in values else Scoring()
     records = {name: _engine(_object(engines, name), entries) for name in engines}
+    size = _pair(contract, "size", MAX_SIDE)
+    tiles = values.get("tiles")
     for name, record in records.items():
         given, needed = len(record.calibration.roi_weights), len(scoring.rois)
         _require(given == needed, f"{name} has {given} roi_weights, expected {needed}")
@@ -124,7 +139,7 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
         precision=_choice(values, "precision", PRECISIONS),
         opset=_int("opset", values["opset"], 1, 1000),
         input=InputContract(
-            _pair(contract, "size", MAX_SIDE),
+            size,
             batch,
             _choice(contract, "resize", RESIZES),
             _int("bit_depth", contract.get("bit_depth", 16), 8, 16),
@@ -136,6 +151,7 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
         versions=_texts(values, "versions"),
         provenance=_object(values, "provenance"),
         scoring=scoring,
+        tiles=None if tiles is None else Tiling.from_dict(tiles, size),
     )
 
 

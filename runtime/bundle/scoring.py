@@ -79,6 +79,20 @@ class Scoring:
         count = max(1, len(self.rois))
         return MapScore(labels, weights or (1.0,) * count, self.rois, self.kind, self.min_area)
 
+    def golden_scores(
+        self, labels: NDArray[np.uint8], golden_maps: NDArray[np.float32], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Score golden maps with weights of 1, float32 (N,R).
+
+        Args:
+            labels: of the whole map; golden maps of a bundle with tiles are its top left corner.
+            golden_maps: float32 (N,h,w).
+            size: (height, width) in pixels of the golden images.
+        """
+        height, width = golden_maps.shape[1:]
+        scored = self.map_score(labels[:height, :width])
+        return scored(golden_maps, [size] * len(golden_maps))[1]
+
     @classmethod
     def from_dict(cls, values: Any) -> Scoring:
         """Read a manifest's `scoring`; ValueError for what it may not be."""

@@ -68,6 +68,8 @@ class MapScore:
     def _score(
         self, weighted: NDArray[np.float32], inside: NDArray[np.bool_], needed: int
     ) -> float:
+        if not inside.any():
+            return 0.0  # a region beyond a golden map that is a corner of the whole
         if needed > 1:
             return _peak_of_area(weighted, inside, needed)
         values = weighted[inside]

@@ -117,9 +117,8 @@ def scoring_file(
     """
     if rule.scoring.is_graphs:
         return {}
-    count = len(golden_maps)
-    golden = Scored(golden_maps, np.zeros(count, np.float32), [image_size] * count)
-    return {SCORING: npz_bytes(ScoringMap(rule.labels, rule(golden)[1]))}
+    scores = rule.scoring.golden_scores(rule.labels, golden_maps, image_size)
+    return {SCORING: npz_bytes(ScoringMap(rule.labels, scores))}
 
 
 def rule_of(bundle: Bundle) -> Rule:

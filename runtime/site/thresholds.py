@@ -214,5 +214,5 @@ def write_thresholds(
     if rule is not None:
         manifest = replace(manifest, scoring=rule.scoring)
         files.pop(SCORING, None)
-        files |= scoring_file(rule, bundle.golden().anomaly_maps, manifest.input.size)
+        files |= scoring_file(rule, bundle.golden().anomaly_maps, manifest.golden_size)
     write_bundle(bundle.path, replace(manifest, engines=engines), files, check_readable)

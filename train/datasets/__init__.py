@@ -13,6 +13,7 @@ from stpm.train.datasets.layouts import category_names, find_category, open_cate
 from stpm.train.datasets.mvtec import labelled_samples
 from stpm.train.datasets.samples import GOOD, Category, Sample
 from stpm.train.datasets.split import split_held_out, take_share
+from stpm.train.datasets.tiles import read_tiles
 
 __all__ = [
     "GOOD",
@@ -29,6 +30,7 @@ __all__ = [
     "read_image",
     "read_images",
     "read_mask",
+    "read_tiles",
     "split_held_out",
     "take_share",
 ]

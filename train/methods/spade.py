@@ -312,7 +312,7 @@ class SpadeMethod(Method):
             "--cache-gb",
             "--compile",
         }
-        | {"--teacher-images", "--teacher-folder"}
+        | {"--teacher-images", "--teacher-folder", "--tile"}
     )
 
     def blank(

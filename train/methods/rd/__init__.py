@@ -27,7 +27,7 @@ class RdMethod(Method):
         "paper": PUBLISHED,
     }
     quantizes = True
-    ignores = frozenset({"--teacher-images", "--teacher-folder"})
+    ignores = frozenset({"--teacher-images", "--teacher-folder", "--tile"})
 
     def blank(
         self, config: RdConfig, options: FitOptions, source: TeacherSource

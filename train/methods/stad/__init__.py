@@ -29,7 +29,7 @@ class StadMethod(Method):
     recipes: ClassVar = {
         "paper": FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
     }
-    ignores = frozenset({"--augment", "--cache-gb", "--compile"})
+    ignores = frozenset({"--augment", "--cache-gb", "--compile", "--tile"})
 
     def prepare_teacher(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -69,11 +70,21 @@ class Stpm(Network):
         """(height, width) in pixels."""
         return self.config.input_size
 
+    def at_size(self, size: tuple[int, int]) -> Stpm:
+        """Return this network for images of another (height, width), with the same weights."""
+        other = copy.copy(self)
+        other.config = replace(self.config, input_size=size)
+        return other
+
+    def distances(self, features: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Compare the levels' features of teacher and student, float32 (N,1,h,w) a level."""
+        return feature_distances(*features)
+
     def score(
         self, features: Sequence[Sequence[Tensor]], upsample: Upsample
     ) -> tuple[Tensor, Tensor]:
         """Score the levels' features of teacher and student; see `Network.score`."""
-        maps = anomaly_map(feature_distances(*features), upsample)
+        maps = anomaly_map(self.distances(features), upsample)
         return maps, ImageScore(self.config.score).of(maps)
 
 
