@@ -270,7 +270,7 @@ def write_verdicts(out: Path, tests: ModuleType) -> None:
     (out / "verdicts.txt").write_text("\n".join(verdicts) + "\n")
 
 
-def checkpoint(bit_depth: int = 16) -> Checkpoint:
+def checkpoint(bit_depth: int = 16, tile: int = 0) -> Checkpoint:
     """A teacher and a student with random weights."""
     config = ModelConfig(input_size=NETWORK_SIZE)
     states = []
@@ -278,32 +278,28 @@ def checkpoint(bit_depth: int = 16) -> Checkpoint:
         torch.manual_seed(seed)
         states.append(pyramid(config.backbone, config.levels).state_dict())
     teacher_id = {"source": "random", "sha256": state_hash(states[0])}
-    training = {"options": {"bit_depth": bit_depth}}
+    training = {"options": {"bit_depth": bit_depth, "tile": tile}}
     return Checkpoint(config, states[1], states[0], teacher_id, training=training)
 
 
 def write_real(out: Path) -> None:
     """Exported bundles, and what Python's Detector makes of images on the same engine."""
-    good = out / "good"
-    good.mkdir()
-    paths = []
-    for seed in range(9):
-        path = good / f"{seed}.png"
-        Image.fromarray((image(1, 80, 96, 288, seed) // 8 + 100).astype(np.uint8)).save(path)
-        paths.append(path)
+    small = draw_good(out / "good", 9, (80, 96))
     exports = {
         "fp32": ExportOptions(),
         "fp16": ExportOptions("fp16", batch=(1, 4)),
         "bf16": ExportOptions("bf16", engines=("openvino",)),
         "int8": ExportOptions("int8"),
         "camera": ExportOptions(camera_size=(80, 96), batch=(1, 2)),
+        "tiles": ExportOptions(tile=288, batch=(2, 3)),
         "rois": ExportOptions(batch=(1, 4), rois=(str(draw_rois(out)),), min_area=20),
         "deep": ExportOptions(),
     }
     for name, options in exports.items():
         path = out / f"{name}.stpm"
+        paths = draw_good(out / "large", 3, (344, 392)) if options.tile else small
         export_bundle(
-            checkpoint(12 if name == "deep" else 16),
+            checkpoint(12 if name == "deep" else 16, options.tile),
             path,
             options,
             verify=paths,
@@ -311,9 +307,20 @@ def write_real(out: Path) -> None:
             quantization=paths,
             report=lambda _: None,
         )
-        set_thresholds(path)
+        # The highest of more noise is higher.
+        set_thresholds(path, *((2.08, 2.0) if options.tile else (1.95, 1.864)))
         for engine in Bundle(path).manifest.engines:
             write_scores(out / f"{name}_{engine}", Detector(path, engine))
+
+
+def draw_good(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
+    """Photographs of noise, (height, width) each."""
+    folder.mkdir()
+    paths = [folder / f"{seed}.png" for seed in range(count)]
+    for seed, path in enumerate(paths):
+        noise = image(1, *size, 3 * size[1], seed) // 8 + 100
+        Image.fromarray(noise.astype(np.uint8)).save(path)
+    return paths
 
 
 def draw_rois(out: Path) -> Path:
@@ -327,7 +334,7 @@ def draw_rois(out: Path) -> Path:
     return path
 
 
-def set_thresholds(path: Path) -> None:
+def set_thresholds(path: Path, threshold: float, warn_threshold: float) -> None:
     """Set thresholds amid the scores and maps of noise, so that each verdict occurs."""
     bundle = Bundle(path)
     engines = {
@@ -335,9 +342,9 @@ def set_thresholds(path: Path) -> None:
             record,
             calibration=replace(
                 record.calibration,
-                image_threshold=1.95,
+                image_threshold=threshold,
                 pixel_threshold=1.6,
-                warn_threshold=1.864,
+                warn_threshold=warn_threshold,
                 warn_rate=0.9,
             ),
         )

@@ -74,7 +74,7 @@ Difference replay(const std::string &real, const std::string &name, const std::s
 int main(int argc, char **argv) {
     const std::string real = std::string(argv[1]) + "/real/";
     const std::string engine = argc > 2 ? argv[2] : "openvino";
-    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep", "rois"}) {
+    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep", "rois", "tiles"}) {
         // ONNX Runtime has no bfloat16 kernels.
         if (engine == "onnxruntime" && std::strcmp(name, "bf16") == 0) continue;
         const Difference largest = replay(real, name, engine);

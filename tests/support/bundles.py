@@ -119,6 +119,7 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     ("versions",): NO_OBJECTS,
     ("versions", "stpm"): NO_TEXTS,
     ("provenance",): NO_OBJECTS,
+    ("tiles",): NO_OBJECTS[1:],
     ("scoring",): NO_OBJECTS,
     ("scoring", "kind"): (
         None,

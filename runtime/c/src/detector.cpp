@@ -6,6 +6,7 @@
 #include <new>
 
 #include "error.hpp"
+#include "tiled.hpp"
 
 namespace stpm::core {
 namespace {
@@ -60,6 +61,16 @@ float largest_difference(const float *a, const float *b, std::size_t count) {
     return most;
 }
 
+// The top left corner of a map's labels.
+Bytes corner(const Bytes &labels, Size whole, Size size) {
+    Bytes result;
+    for (std::int32_t y = 0; y < size.height; ++y) {
+        const auto row = labels.begin() + static_cast<std::ptrdiff_t>(y) * whole.width;
+        result.insert(result.end(), row, row + size.width);
+    }
+    return result;
+}
+
 }  // namespace
 
 Detector::Detector(const std::string &path, const std::string &engine, int threads)
@@ -69,7 +80,8 @@ Detector::Detector(const std::string &path, const std::string &engine, int threa
       pixel_threshold_(to_float(thresholds_.pixel)),
       scoring_map_(manifest().scoring.is_graphs() ? ScoringMap{} : bundle_.scoring_map()),
       engine_(open_engine(threads)),
-      requests_([this] { return engine_->request(); }),
+      tiled_(whole_engine(contract().input)),
+      requests_([this] { return tiled_ ? tiled_->request() : engine_->request(); }),
       fitters_([] { return std::make_unique<Fitter>(); }),
       finders_([this] { return std::make_unique<RegionFinder>(contract().map); }),
       scorers_([this] {
@@ -111,7 +123,8 @@ std::unique_ptr<Engine> Detector::open_engine(int threads) const {
     for (const EngineEntry &entry : engines()) {
         if (engine_name_ != entry.name) continue;
         try {
-            return entry.open(model, contract(), threads);
+            const auto &tiles = manifest().tiles;
+            return entry.open(model, tiles ? tile_contract(*tiles) : contract(), threads);
         } catch (const std::bad_alloc &) {
             throw;
         } catch (const std::exception &error) {
@@ -121,6 +134,12 @@ std::unique_ptr<Engine> Detector::open_engine(int threads) const {
         }
     }
     throw Error(STPM_ERROR_INTERNAL, "the engine " + engine_name_ + " is gone.");
+}
+
+// An engine for images that are cut into tiles; none where they are not.
+std::unique_ptr<Engine> Detector::whole_engine(Size image) {
+    const auto &tiles = manifest().tiles;
+    return tiles ? std::make_unique<TiledEngine>(*engine_, *tiles, image) : nullptr;
 }
 
 void Detector::check(const stpm_image &image) const {
@@ -162,7 +181,7 @@ void Detector::fit(const stpm_image &image, std::uint8_t *input) {
     fitter->resizer.resize(reduced, contract().input.height, contract().input.width, input);
 }
 
-Outputs Detector::run(Request &request, std::size_t batch, std::size_t count) const {
+Outputs Detector::run(Request &request, std::size_t batch, std::size_t count, Size map) const {
     Outputs outputs{};
     try {
         outputs = request.run(batch);
@@ -173,7 +192,7 @@ Outputs Detector::run(Request &request, std::size_t batch, std::size_t count) co
                                            std::to_string(batch) + " (" + one_line(error.what()) +
                                            "); export again.");
     }
-    if (!are_finite(outputs.maps, count * contract().map.pixels()) ||
+    if (!are_finite(outputs.maps, count * map.pixels()) ||
         !are_finite(outputs.scores, count)) {
         throw Error(STPM_ERROR_ENGINE,
                     "the engine returned a score or map that is not finite, expected finite "
@@ -222,8 +241,9 @@ stpm_roi Detector::roi(std::size_t index, double score) const {
 }
 
 void Detector::replay(const Golden &golden) {
-    const std::size_t bytes = contract().input_bytes();
-    const std::size_t pixels = contract().map.pixels();
+    const Contract contract = manifest().golden_contract();
+    const std::size_t bytes = contract.input_bytes();
+    const std::size_t pixels = contract.map.pixels();
     float map_difference = 0, score_difference = 0;
     const auto fill = [&](std::size_t i, std::uint8_t *input) {
         std::memcpy(input, golden.images.data() + i * bytes, bytes);
@@ -236,7 +256,9 @@ void Detector::replay(const Golden &golden) {
                                     largest_difference(&score, &golden.scores[i], 1) /
                                         largest(&golden.scores[i], 1));
     };
-    score(golden.count, fill, take);
+    const std::unique_ptr<Engine> corners = whole_engine(contract.input);
+    const std::unique_ptr<Request> request = (corners ? *corners : *engine_).request();
+    score_with(*request, contract, golden.count, fill, take);
     // std::max drops NaN, so what is not finite is looked for by itself.
     const bool finite = are_finite(golden.maps.data(), golden.maps.size()) &&
                         are_finite(golden.scores.data(), golden.scores.size());
@@ -255,15 +277,17 @@ void Detector::replay(const Golden &golden) {
 
 // Holds the regions' scores of the golden maps against those that Python kept of them.
 void Detector::replay_scoring(const Golden &golden) {
-    const std::size_t pixels = contract().map.pixels();
+    const Contract contract = manifest().golden_contract();
+    const std::size_t pixels = contract.map.pixels();
     const std::size_t count = manifest().scoring.roi_count();
     const std::vector<float> &expected = scoring_map_.golden_scores;
-    MapScorer scorer(manifest().scoring, scoring_map_.labels, {}, contract().map);
+    const Bytes labels = corner(scoring_map_.labels, this->contract().map, contract.map);
+    MapScorer scorer(manifest().scoring, labels, {}, contract.map);
     bool holds = expected.size() == golden.count * count;
     for (std::size_t i = 0; holds && i < golden.count; ++i) {
         const float *map = golden.maps.data() + i * pixels;
         scorer.weigh(map);
-        const std::vector<float> &scores = scorer.score(contract().input);
+        const std::vector<float> &scores = scorer.score(contract.input);
         const float difference = largest_difference(scores.data(), expected.data() + i * count, count);
         // A NaN holds nothing, either.
         holds = difference <= to_float(manifest().tolerance) * largest(map, pixels);

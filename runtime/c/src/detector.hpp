@@ -55,11 +55,17 @@ class Detector {
 
     std::string choose(const std::string &engine) const;
     std::unique_ptr<Engine> open_engine(int threads) const;
+    std::unique_ptr<Engine> whole_engine(Size image);
     void replay(const Golden &golden);
     void replay_scoring(const Golden &golden);
     void report_scored(float score, const float *map, Size image_size, stpm_result &result);
     stpm_roi roi(std::size_t index, double score) const;
-    Outputs run(Request &request, std::size_t batch, std::size_t count) const;
+    Outputs run(Request &request, std::size_t batch, std::size_t count, Size map) const;
+
+    // As `score`, with inputs and maps of another size.
+    template <class Fill, class Take>
+    void score_with(Request &request, const Contract &contract, std::size_t count,
+                    const Fill &fill, const Take &take) const;
 
     Bundle bundle_;
     std::string engine_name_;
@@ -67,6 +73,7 @@ class Detector {
     float pixel_threshold_ = 0;
     ScoringMap scoring_map_;  // empty where the graph's own score is the image's
     std::unique_ptr<Engine> engine_;
+    std::unique_ptr<Engine> tiled_;  // around it, where the images are cut into tiles
     Pool<Request> requests_;
     Pool<Fitter> fitters_;
     Pool<RegionFinder> finders_;
@@ -75,19 +82,24 @@ class Detector {
 
 template <class Fill, class Take>
 void Detector::score(std::size_t count, const Fill &fill, const Take &take) {
-    const std::size_t bytes = contract().input_bytes();
-    const std::size_t pixels = contract().map.pixels();
-    const auto request = requests_.borrow();
-    for (std::size_t start = 0; start < count; start += contract().largest_batch) {
-        const std::size_t images = std::min(contract().largest_batch, count - start);
+    score_with(*requests_.borrow(), contract(), count, fill, take);
+}
+
+template <class Fill, class Take>
+void Detector::score_with(Request &request, const Contract &contract, std::size_t count,
+                          const Fill &fill, const Take &take) const {
+    const std::size_t bytes = contract.input_bytes();
+    const std::size_t pixels = contract.map.pixels();
+    for (std::size_t start = 0; start < count; start += contract.largest_batch) {
+        const std::size_t images = std::min(contract.largest_batch, count - start);
         // A graph with a smallest batch gets the last image again, and the surplus is dropped.
-        const std::size_t batch = std::max(images, contract().smallest_batch);
-        std::uint8_t *inputs = request->input(batch);
+        const std::size_t batch = std::max(images, contract.smallest_batch);
+        std::uint8_t *inputs = request.input(batch);
         for (std::size_t i = 0; i < images; ++i) fill(start + i, inputs + i * bytes);
         for (std::size_t i = images; i < batch; ++i) {
             std::memcpy(inputs + i * bytes, inputs + (images - 1) * bytes, bytes);
         }
-        const Outputs outputs = run(*request, batch, images);
+        const Outputs outputs = run(request, batch, images, contract.map);
         for (std::size_t i = 0; i < images; ++i) {
             take(start + i, outputs.scores[i], outputs.maps + i * pixels);
         }

@@ -41,6 +41,8 @@ const std::vector<float> &MapScorer::score(Size image) {
     for (std::size_t i = 0; i < scores_.size(); ++i) {
         const auto label = static_cast<std::uint8_t>(1 + i);
         collect(label);
+        scores_[i] = 0;
+        if (pixels_.empty()) continue;  // a region beyond a golden map that is a corner
         const double share = scoring_.percent / 100 * static_cast<double>(pixels_.size());
         const auto count = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(share)));
         scores_[i] = needed > 1 ? peak_of_area(label, needed) : mean_of_highest(count);

@@ -83,7 +83,7 @@ Bytes Bundle::read(const std::string &name) const {
 }
 
 Golden Bundle::golden() const {
-    return parse_golden(read("golden.npz"), manifest_.contract, path_ + "/golden.npz");
+    return parse_golden(read("golden.npz"), manifest_.golden_contract(), path_ + "/golden.npz");
 }
 
 ScoringMap Bundle::scoring_map() const {

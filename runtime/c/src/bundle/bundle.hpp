@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,6 +51,24 @@ struct Scoring {
     std::size_t roi_count() const { return rois.empty() ? 1 : rois.size(); }
 };
 
+// How a large image is cut into tiles: the port of runtime/bundle/tiling.py.
+struct Tiling {
+    Size size;  // of a tile, the graph's input
+    std::size_t smallest_batch = 1, largest_batch = 1;  // of tiles
+    std::int32_t margin = 0;                            // at inner edges, not kept
+    std::vector<std::int32_t> strides;                  // pixels a cell of each level
+
+    // One of the tiles along an axis: its first pixel, and the pixels kept of it, [from, to).
+    struct Cut {
+        std::int32_t start, from, to;
+    };
+
+    std::int32_t stride() const { return strides.back(); }
+    std::int32_t step(std::int32_t tile) const;
+    std::vector<Cut> cuts(std::int32_t length, std::int32_t tile) const;
+    Size golden_size(Size image) const;
+};
+
 // Where maps are scored, and what the golden maps then score.
 struct ScoringMap {
     Bytes labels;                      // (map height, map width): 0, or 1 plus a region's index
@@ -68,6 +87,10 @@ struct Manifest {
     std::map<std::string, FileEntry> files;
     std::map<std::string, Thresholds> engines;
     Scoring scoring;
+    std::optional<Tiling> tiles;
+
+    // Of golden images, which are the corners of images that are cut into tiles.
+    Contract golden_contract() const;
 };
 
 // Real inputs and what the FP32 reference makes of them.

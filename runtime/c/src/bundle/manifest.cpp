@@ -4,115 +4,20 @@
 #include <string>
 
 #include "bundle/bundle.hpp"
+#include "bundle/fields.hpp"
 #include "error.hpp"
 #include "bundle/json.hpp"
+#include "bundle/rules.hpp"
 
 namespace stpm::core {
 namespace {
-
-using Kind = Json::Kind;
 
 constexpr std::int64_t kFirstVersion = 1, kLastVersion = 2;
 constexpr std::int64_t kMostScores = 2000, kMostStatistics = 200;
 constexpr std::size_t kMostFormer = 20, kMaxDate = 40;
 constexpr std::int64_t kMaxFileBytes = std::int64_t{2} << 30;
-constexpr std::int64_t kMaxSide = 16384;
 constexpr std::int64_t kMaxBatch = 4096;
-constexpr std::size_t kMaxText = 1000;  // characters
-constexpr std::size_t kMaxFileName = 128, kMaxRoiName = 64;
-constexpr std::size_t kMostRois = 16;
-constexpr std::int64_t kMaxArea = std::int64_t{1} << 28;
 constexpr double kMostWeight = 1e30;
-
-// What a field is, where it is not what it must be; the caller adds the path.
-struct Malformed {
-    std::string reason;
-};
-
-[[noreturn]] void refuse(const std::string &key, const Json &value, const std::string &expected) {
-    throw Malformed{key + " is " + brief(value) + ", expected " + expected};
-}
-
-[[noreturn]] void refuse_name(const std::string &name) {
-    Json value;
-    value.kind = Kind::text;
-    value.text = name;
-    throw Malformed{brief(value) + " is not a plain file name"};
-}
-
-const Json &member(const Json &values, const char *key) {
-    const auto found = values.members.find(key);
-    if (found == values.members.end()) throw Malformed{std::string("'") + key + "' is missing"};
-    return *found->second;
-}
-
-const Json &object(const std::string &key, const Json &value) {
-    if (!value.is(Kind::object)) refuse(key, value, "an object");
-    return value;
-}
-
-std::int64_t integer(const std::string &key, const Json &value, std::int64_t low,
-                     std::int64_t high) {
-    if (!value.is(Kind::integer) || value.integer < low || value.integer > high) {
-        refuse(key, value,
-               "an integer in " + std::to_string(low) + ".." + std::to_string(high));
-    }
-    return value.integer;
-}
-
-double number(const std::string &key, const Json &value) {
-    if (!value.is(Kind::integer) && !value.is(Kind::number)) refuse(key, value, "a finite number");
-    return value.number;
-}
-
-const std::string &text(const std::string &key, const Json &value,
-                        std::size_t most = kMaxText) {
-    const auto starts = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; };
-    const auto count = std::count_if(value.text.begin(), value.text.end(), starts);
-    if (!value.is(Kind::text) || static_cast<std::size_t>(count) > most) {
-        refuse(key, value, "a text of at most " + std::to_string(most) + " characters");
-    }
-    return value.text;
-}
-
-void texts(const std::string &key, const Json &value) {
-    for (const auto &[name, inner] : object(key, value).members) text(name, *inner);
-}
-
-std::string choice(const std::string &key, const Json &value,
-                   std::initializer_list<const char *> known) {
-    std::string names;
-    for (const char *name : known) {
-        if (value.is(Kind::text) && value.text == name) return name;
-        names += (names.empty() ? "" : ", ") + std::string(name);
-    }
-    refuse(key, value, "one of " + names);
-}
-
-std::pair<std::int64_t, std::int64_t> pair(const std::string &key, const Json &value,
-                                           std::int64_t high) {
-    if (!value.is(Kind::array) || value.items.size() != 2) refuse(key, value, "two integers");
-    return {integer(key, value.items[0], 1, high), integer(key, value.items[1], 1, high)};
-}
-
-Size size(const std::string &key, const Json &value) {
-    const auto [height, width] = pair(key, value, kMaxSide);
-    return {static_cast<std::int32_t>(height), static_cast<std::int32_t>(width)};
-}
-
-// ASCII alone, whatever the locale.
-bool is_letter_or_digit(char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-// Plain names only, so that nothing outside the folder can be named.
-bool is_plain_name(const std::string &name, std::size_t most = kMaxFileName) {
-    const auto fits = [](char c) {
-        return is_letter_or_digit(c) || c == '.' || c == '_' || c == '-';
-    };
-    return !name.empty() && name.size() <= most && is_letter_or_digit(name[0]) &&
-           std::all_of(name.begin(), name.end(), fits);
-}
 
 FileEntry file(const Json &entry) {
     const Json &hash = member(entry, "sha256");
@@ -123,13 +28,6 @@ FileEntry file(const Json &entry) {
     }
     const auto length = integer("size_bytes", member(entry, "size_bytes"), 0, kMaxFileBytes);
     return {digits, static_cast<std::size_t>(length)};
-}
-
-// A member that bundles of schema version 1 lack; a null is as good as none.
-const Json *optional(const Json &values, const char *key) {
-    const auto found = values.members.find(key);
-    const bool is_there = found != values.members.end() && !found->second->is(Kind::null);
-    return is_there ? found->second.get() : nullptr;
 }
 
 // The rate and the threshold of the images that are to be looked at.
@@ -279,59 +177,6 @@ Contract contract(const Json &input, const Json &map_size) {
     return result;
 }
 
-// P of "topP%"; 0 for another kind, as of one that cannot be read.
-double percent(const std::string &kind) {
-    constexpr std::size_t prefix = 3;  // "top"
-    if (kind.size() < prefix + 2 || kind.compare(0, prefix, "top") != 0 || kind.back() != '%') {
-        return 0;
-    }
-    const std::string digits = kind.substr(prefix, kind.size() - prefix - 1);
-    const std::size_t point = digits.find('.');
-    const auto are_digits = [](const std::string &text, std::size_t most) {
-        return !text.empty() && text.size() <= most &&
-               std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-    };
-    const bool is_number =
-        are_digits(digits.substr(0, point), 3) &&
-        (point == std::string::npos || are_digits(digits.substr(point + 1), 9));
-    if (!is_number) return 0;
-    // A JSON number may have no zeros before its first digit, and any locale has none of its own.
-    const std::size_t start = std::min(digits.find_first_not_of('0'), digits.size());
-    const std::string plain = start < digits.size() && digits[start] != '.'
-                                  ? digits.substr(start)
-                                  : "0" + digits.substr(start);
-    return parse_json(Bytes(plain.begin(), plain.end())).number;
-}
-
-Scoring scoring(const Json &values) {
-    Scoring result;
-    object("scoring", values);
-    const Json &kind = member(values, "kind");
-    text("kind", kind);
-    const bool is_maximum = kind.text == "max", is_graphs = kind.text == "graph";
-    result.percent = percent(kind.text);
-    if (!is_maximum && !is_graphs && !(result.percent > 0 && result.percent <= 100)) {
-        refuse("kind", kind, "max, graph or topP%");
-    }
-    const Json &area = member(values, "min_area");
-    result.min_area = integer("min_area", area, 0, kMaxArea);
-    if (result.min_area > 0 && !is_maximum) refuse("min_area", area, "0 but for the score max");
-    const Json &rois = member(values, "rois");
-    if (!rois.is(Kind::array) || rois.items.size() > kMostRois ||
-        (is_graphs && !rois.items.empty())) {
-        refuse("rois", rois, "a list of at most 16 names, none with the score graph");
-    }
-    for (const Json &name : rois.items) {
-        const bool is_new =
-            std::find(result.rois.begin(), result.rois.end(), name.text) == result.rois.end();
-        if (!name.is(Kind::text) || !is_plain_name(name.text, kMaxRoiName) || !is_new) {
-            refuse("rois", name, "up to 64 letters, digits, dots, dashes or underscores");
-        }
-        result.rois.push_back(name.text);
-    }
-    return result;
-}
-
 Manifest parse(const Json &values) {
     Manifest manifest;
     manifest.name = text("name", member(values, "name"));
@@ -351,7 +196,9 @@ Manifest parse(const Json &values) {
         manifest.files.emplace(name, file(object(name, *entry)));
     }
     const auto scored = values.members.find("scoring");
-    if (scored != values.members.end()) manifest.scoring = scoring(*scored->second);
+    if (scored != values.members.end()) manifest.scoring = parse_scoring(*scored->second);
+    const Json *tiles = optional(values, "tiles");
+    if (tiles != nullptr) manifest.tiles = parse_tiling(*tiles, manifest.contract.input);
     for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
         const Thresholds thresholds = engine(object(name, *record));
         if (thresholds.roi_weights.size() != manifest.scoring.rois.size()) {
