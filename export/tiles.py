@@ -135,14 +135,8 @@ def tiling_of(
         batch: smallest and largest number of tiles that the graph is to take.
 
     Raises:
-        ExportError: the network sees the whole image at once, or the tiles are too small for what
-            it sees.
+        ExportError: the tiles are too small for what the network sees.
     """
-    if any(isinstance(module, nn.AdaptiveAvgPool2d) for module in model.teacher.modules()):
-        raise ExportError(
-            "this backbone weighs its features by the whole image, expected one of convolutions "
-            "alone for --tile; train a ResNet."
-        )
     probe = (1024, 1024)
     strides = tuple(probe[0] // height for height, _ in level_sizes(model.at_size(probe)))
     stride = strides[-1]

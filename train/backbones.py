@@ -185,6 +185,12 @@ def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
     return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[LEVELS.index(x)] for x in levels])
 
 
+def sees_whole_image(backbone: str) -> bool:
+    """Whether a backbone's features depend on all of the image, as by squeeze and excitation."""
+    parts = BACKBONES[backbone].trunk().values()
+    return any(isinstance(m, nn.AdaptiveAvgPool2d) for part in parts for m in part.modules())
+
+
 def load_teacher(
     backbone: str, levels: Sequence[str], weights: Path | None = None
 ) -> tuple[FeaturePyramid, dict[str, str]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.errors import CheckpointError, DataError
-from stpm.train.backbones import state_hash
+from stpm.train.backbones import sees_whole_image, state_hash
 from stpm.train.checkpoint import Checkpoint, load_checkpoint
 from stpm.train.datasets import (
     data_hash,
@@ -73,6 +73,11 @@ def read_source(
         DataError: see `read_images` and `split_held_out`.
     """
     config.check()  # before minutes of reading
+    if options.tile and sees_whole_image(str(config.to_dict().get("backbone", ""))):
+        raise CheckpointError(
+            "this backbone weighs its features by the whole image, expected one of convolutions "
+            "alone for --tile; take a ResNet."
+        )
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
     if options.tile:
@@ -143,7 +148,7 @@ def open_run(
         other = _similar(warm_start, teacher_weights, config)
         model = method.network(config, other.teacher, other.student)
         model.teacher.requires_grad_(False).eval()
-        record = _record(source, options) | {"warm_start": state_hash(other.student)}
+        record = _record(source, config, options) | {"warm_start": state_hash(other.student)}
         blank = Checkpoint(config, {}, other.teacher, other.teacher_id, record)
     else:
         teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
@@ -151,7 +156,7 @@ def open_run(
         images = [source.folder / name for name in names]
         method.prepare_teacher(config, options, teacher, images, progress)
         model, teacher_id = method.blank(config, options, teacher)
-        record = _record(source, options)
+        record = _record(source, config, options)
         blank = Checkpoint(config, {}, dict(model.teacher.state_dict()), teacher_id, record)
     train_images, held_out = (source.images[i] for i in (source.train_index, source.held_out_index))
     fit = method.trainer(model, train_images, held_out, options)
@@ -184,13 +189,18 @@ def train(
         files.write()
 
 
-def _record(source: Source, options: FitOptions) -> dict[str, Any]:
+def _record(source: Source, config: Config, options: FitOptions) -> dict[str, Any]:
+    trained_on = source.images[source.train_index]
+    if options.tile:  # whole images, as an export looks for them among others
+        names = dict.fromkeys(source.names[i] for i in source.train_index)
+        paths = [source.folder / name for name in names]
+        _, trained_on = read_images(paths, config.input_size, bit_depth=options.bit_depth)
     return {
         "folder": str(source.folder),
         "train": list(dict.fromkeys(source.names[i] for i in source.train_index)),
         "held_out": list(dict.fromkeys(source.names[i] for i in source.held_out_index)),
         "data_sha256": data_hash(source.images),
-        "train_sha256": [data_hash(source.images[i]) for i in source.train_index],
+        "train_sha256": [data_hash(image) for image in trained_on],
         "options": options.to_dict(),
         "versions": {
             "stpm": version("stpm"),

@@ -27,7 +27,7 @@ from stpm.runtime.detector import Detector
 from stpm.runtime.output.console import note, progress
 from stpm.train.checkpoint import load_checkpoint
 from stpm.train.datasets import Sample, read_image, read_mask
-from stpm.train.evaluate import torch_scorer
+from stpm.train.evaluate import checkpoint_scorer
 from stpm.train.metrics import Metrics, evaluate_maps
 
 WARM_UP = 3
@@ -105,7 +105,7 @@ def peers_result(
     """
     checkpoint = load_checkpoint(checkpoint_path, teacher_weights)
     frames = [read_image(sample.path, checkpoint.bit_depth) for sample in samples]
-    reference, _ = torch_scorer(checkpoint.model())(frames)
+    reference, _ = checkpoint_scorer(checkpoint)(frames)
     left_out = []
     with ExitStack() as stack:
         running = list(_ours(bundles, frames))

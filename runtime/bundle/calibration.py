@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from itertools import pairwise
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -350,5 +351,5 @@ def _number(name: str, value: object) -> float:
 
 def _bad_value(name: str, expected: str, got: object) -> BundleError:
     return BundleError(
-        f"calibration: {name} is {got!r}, expected {expected}; export the model again."
+        f"calibration: {name} is {brief(got)}, expected {expected}; export the model again."
     )

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
+from stpm.runtime.errors import DataError
 
 LEVEL = 1e-3
 """Odds of a false alarm of one test in all its time, by default."""
@@ -28,7 +29,8 @@ BETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 JUMP = 0.01
 """Share of the capital that is spread anew over the bets at each value."""
 MOST_KEPT = 1 << 17
-"""Values that are kept; of more every second one in rising order goes."""
+"""Values that are kept; of more every second one in rising order goes. From then on a p-value is
+exact to 1 / 65,536 only."""
 _SEED = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -47,7 +49,7 @@ class DriftState:
 
 
 class DriftMonitor:
-    """Tests one value an image; the port is in runtime/c/src/drift.cpp.
+    """Tests one value an image.
 
     p-values are ranks among all values before, the calibration's among them, so that they are
     independent and uniform while nothing changes: a fixed reference would not be, since all of its
@@ -61,7 +63,15 @@ class DriftMonitor:
         Args:
             reference: values of the calibration, in any order; may be empty.
             level: odds of a false alarm in all the time that it runs, in (0, 1).
+
+        Raises:
+            DataError: the level is outside, or a value is not finite.
         """
+        if not 0 < level < 1 or not all(map(math.isfinite, reference)):
+            raise DataError(
+                f"got a level of {level} and {len(reference)} values, expected a number above 0 "
+                "and below 1, and finite values."
+            )
         self._limit = -math.log10(level)
         self._kept = sorted(reference)
         self._capital = [0.0] * len(BETS)
@@ -71,7 +81,11 @@ class DriftMonitor:
         self._alarm = False
 
     def update(self, value: float) -> DriftState:
-        """Take the next value."""
+        """Take the next value; DataError where it is not finite."""
+        if not math.isfinite(value):
+            raise DataError(
+                f"got the value {value}, expected a finite one; check what measures it."
+            )
         p = self._p_value(value)
         before, self._time = 1 / (1 + math.log1p(self._time)), self._time + 1
         reserve = 1 / (1 + math.log1p(self._time))
@@ -103,7 +117,7 @@ class DriftMonitor:
         return p
 
     def _uniform(self) -> float:
-        """Return the next number in [0, 1) of SplitMix64, the same in C."""
+        """Return the next number in [0, 1) of SplitMix64."""
         self._random = (self._random + 0x9E3779B97F4A7C15) & _MASK
         z = self._random
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -7,10 +7,11 @@ moved is noticed. `last.json` holds the hash and the number of the last line, so
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,11 +32,13 @@ class Line:
 
     Attributes:
         place: file and number, such as "verdicts-2026-05-04.jsonl:17".
+        number: of all lines that were ever written, from 1.
         entry: what it says.
         problem: what is wrong with it; "" for a sound one.
     """
 
     place: str
+    number: int
     entry: Entry
     problem: str = ""
 
@@ -64,7 +67,7 @@ class Record:
                     f"{folder}: {line.place} {line.problem}; keep this record, and name another "
                     "folder with --record."
                 )
-            self._previous, self._count = line_hash(_as_line(line.entry)), self._count + 1
+            self._previous, self._count = line_hash(_as_line(line.entry)), line.number
             self.images.add(str(line.entry["image"]))
         self._file: IO[bytes] | None = None
         self._sizes = {path.name: path.stat().st_size for path in folder.glob(PATTERN)}
@@ -91,7 +94,9 @@ class Record:
                 "own folder with --record."
             )
         try:
-            file.write(line)
+            # A disk that is nearly full takes a part, and says nothing.
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)
             os.fsync(file.fileno())
         except OSError:
             os.truncate(file.name, self._size)
@@ -112,6 +117,7 @@ class Record:
         if self._file is None or self._file.name != str(path):
             self.close()
             self._file = path.open("ab", buffering=0)
+            _sync_folder(self._folder)
             self._size = self._sizes.get(path.name, 0)
         return self._file
 
@@ -125,8 +131,11 @@ class Record:
 def read_record(path: Path) -> Iterator[Line]:
     """Read a record, and hold each line against the one before it.
 
+    Files of the first days may have been moved away: the first line that is there is bound to one
+    that is not, and `Line.number` says how many those are.
+
     Args:
-        path: the folder, or one of its files, whose first line is then bound to an unknown one.
+        path: the folder, or one of its files.
 
     Yields:
         The lines; one that does not fit has a `problem`, and ends the reading.
@@ -134,25 +143,47 @@ def read_record(path: Path) -> Iterator[Line]:
     Raises:
         DataError: there is no record.
     """
-    files = sorted(path.glob(PATTERN)) if path.is_dir() else [path]
     if not path.exists():
         raise DataError(f"{path}: there is no record; check the path.")
-    previous = ORIGIN if path.is_dir() else None
-    hashes = set()
+    files = sorted(path.glob(PATTERN)) if path.is_dir() else [path]
+    last = _last(path)
+    number, found = _lines_before(files, last), False
+    previous: str | None = None
     for file in files:
-        for number, content in enumerate(file.read_bytes().splitlines(keepends=True), 1):
-            entry, problem = _checked(content, previous)
-            yield Line(f"{file.name}:{number}", entry, problem)
+        for in_file, content in enumerate(file.read_bytes().splitlines(keepends=True), 1):
+            number += 1
+            entry, problem = _checked(content, previous if number > 1 else ORIGIN)
+            yield Line(f"{file.name}:{in_file}", number, entry, problem)
             if problem:
                 return
             previous = line_hash(content)
-            hashes.add(previous)
-    if path.is_dir() and (path / LAST).exists():
-        last = json.loads((path / LAST).read_text(encoding="utf-8"))
-        if last["lines"] and last["sha256"] not in hashes:
-            place = f"{files[-1].name if files else LAST}: end"
-            lines = f"{last['lines']} lines were written, {len(hashes)} are there"
-            yield Line(place, {}, f"is cut: {lines}")
+            found = found or previous == last.get("sha256")
+    if last.get("lines") and not found:
+        place = f"{files[-1].name if files else LAST}: end"
+        lines = f"{last['lines']} lines were written, {number} are there"
+        yield Line(place, number, {}, f"is cut: {lines}")
+
+
+def _last(path: Path) -> dict[str, Any]:
+    """Read how far a record goes; nothing of a single file, or of a record that has no line."""
+    file = path / LAST
+    if not path.is_dir() or not file.exists():
+        return {}
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return values if isinstance(values, dict) else {}
+
+
+def _lines_before(files: Sequence[Path], last: Mapping[str, Any]) -> int:
+    """Count the lines of days that were moved away: those that were written and are not there."""
+    if not last or not files:
+        return 0
+    contents = [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
+    try:
+        is_first = json.loads(contents[0])["previous"] == ORIGIN
+    except (ValueError, IndexError, KeyError, TypeError):
+        return 0
+    place = [i for i, line in enumerate(contents, 1) if line_hash(line) == last.get("sha256")]
+    return 0 if is_first or not place else int(last["lines"]) - place[-1]
 
 
 def line_hash(line: bytes) -> str:
@@ -176,6 +207,16 @@ def _checked(content: bytes, previous: str | None) -> tuple[Entry, str]:
     if _as_line(entry) != content:
         return entry, "was altered"
     return entry, ""
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a new file's name to the disk, where a folder can be opened for it."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _remove_torn_line(folder: Path) -> bool:

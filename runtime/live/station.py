@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import StpmError
 from stpm.runtime.images.preprocess import load_image
@@ -19,6 +22,7 @@ from stpm.runtime.live.record import Record
 from stpm.runtime.live.sources import Source
 from stpm.runtime.live.verdict import Entry, Event, Frame, pixels_hash, utc
 from stpm.runtime.output.console import note
+from stpm.runtime.output.result import Verdict
 
 LAST_DELIVERY = 10.0
 """Seconds that the sinks have at the end."""
@@ -128,10 +132,10 @@ class Station:
         with self._recording:
             entry = self._record.append(event.entry) if self._record is not None else event.entry
             camera.counts[entry["verdict"]] += 1
-            total = (time.time_ns() - frame.taken_ns) / 1e6
-            camera.latencies.add(entry["latency_ms"] | {"total": total})
-            if self.cycle_time is not None and total > 1e3 * self.cycle_time:
-                self.late += 1
+            if "score" in entry:
+                total = (time.time_ns() - frame.taken_ns) / 1e6
+                camera.latencies.add(entry["latency_ms"] | {"total": total})
+                self.late += self.cycle_time is not None and total > 1e3 * self.cycle_time
             bound = Event(entry, event.image, event.result)
             for delivery in self.deliveries:
                 delivery.put(bound)
@@ -243,12 +247,19 @@ class _Line:
         if result.rois:
             found["rois"] = {roi.name: roi.verdict for roi in result.rois}
         if camera.shadow is not None:
-            other = camera.shadow(image)
-            camera.shadow_differs += other.verdict != result.verdict
-            found["shadow"] = {"score": float(other.score), "verdict": other.verdict}
+            found["shadow"] = self._ask_shadow(camera.shadow, image, result.verdict)
         if camera.drift is not None:
             found["drift"] = camera.drift.update(result.score, image)
         return Event(self._entry(frame, found), image, result)
+
+    def _ask_shadow(self, shadow: Detector, image: NDArray[np.uint8], verdict: Verdict) -> Entry:
+        """Ask the second bundle, which decides nothing: it may fail."""
+        try:
+            other = shadow(image)
+        except StpmError as error:
+            return {"verdict": "error", "error": str(error)}
+        self._camera.shadow_differs += other.verdict != verdict
+        return {"score": float(other.score), "verdict": other.verdict}
 
     def _entry(self, frame: Frame, found: Entry) -> Entry:
         camera = self._camera

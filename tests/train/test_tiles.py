@@ -51,7 +51,7 @@ def test_tiles_are_the_pixels_of_their_image(photographs: list[Path]) -> None:
 def test_every_image_has_its_share(
     photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiles, "MOST_TILES", 7)
+    monkeypatch.setattr(tiles, "MOST_PIXELS", 7 * 64 * 64)
     owners, _ = read_tiles(photographs, 64, 3)
     assert [owners.count(path) for path in photographs] == [2, 2, 2]
 

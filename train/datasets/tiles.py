@@ -12,8 +12,8 @@ from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import FULL_DEPTH
 from stpm.train.datasets.images import read_image
 
-MOST_TILES = 2000
-"""Of all images together: 2000 of 512x512 pixels take 1.6 GB."""
+MOST_PIXELS = 2000 * 512 * 512
+"""Of all tiles together, 1.6 GB, but for one tile of each image."""
 
 
 def read_tiles(
@@ -24,7 +24,7 @@ def read_tiles(
     on_bad: Callable[[DataError], None] | None = None,
     bit_depth: int = FULL_DEPTH,
 ) -> tuple[list[Path], NDArray[np.uint8]]:
-    """Cut tiles out of images: so many of each as cover it, or an equal share of `MOST_TILES`.
+    """Cut tiles out of images: so many of each as cover it, or an equal share of `MOST_PIXELS`.
 
     Args:
         paths: of the images.
@@ -39,7 +39,7 @@ def read_tiles(
     Raises:
         DataError: an image cannot be read or is smaller than a tile.
     """
-    most = max(1, MOST_TILES // len(paths))
+    most = max(1, MOST_PIXELS // (side * side * len(paths)))
     owners: list[Path] = []
     tiles: list[NDArray[np.uint8]] = []
     for number, path in enumerate(paths):

@@ -46,10 +46,10 @@ def accuracy(request: dict[str, Any]) -> dict[str, Any]:
     from stpm.benchmarks.measure.accuracy import Candidate, measure
     from stpm.train.checkpoint import load_checkpoint
     from stpm.train.datasets import labelled_samples
-    from stpm.train.evaluate import torch_scorer
+    from stpm.train.evaluate import checkpoint_scorer
 
     checkpoint = load_checkpoint(Path(request["checkpoint"]))
     category = Path(request["category"])
-    candidate = Candidate(category.name, "torch", "fp32", torch_scorer(checkpoint.model()))
+    candidate = Candidate(category.name, "torch", "fp32", checkpoint_scorer(checkpoint))
     overall = measure(candidate, labelled_samples(category)).evaluation.overall
     return {"best_epoch": checkpoint.training["best_epoch"]} | asdict(overall)

@@ -33,6 +33,7 @@ KINDS = {
     "csv": ("stpm.runtime.live.sinks.csv", None),
     "parquet": ("stpm.runtime.live.sinks.parquet", "pyarrow"),
     "mqtt": ("stpm.runtime.live.sinks.mqtt", "paho"),
+    "mqtts": ("stpm.runtime.live.sinks.mqtt", "paho"),
     "http": ("stpm.runtime.live.sinks.webhook", None),
     "https": ("stpm.runtime.live.sinks.webhook", None),
     "opcua": ("stpm.runtime.live.sinks.opcua", "asyncua"),

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from stpm.runtime.errors import DataError
 from stpm.runtime.live.verdict import Event
@@ -22,18 +23,21 @@ class MqttSink:
 
     wants_images = False
 
-    def __init__(self, host: str, port: int, topic: str, user: str, password: str) -> None:
+    def __init__(
+        self, host: str, port: int, topic: str, user: str, password: str, *, tls: bool
+    ) -> None:
         self._topic = topic
         self._address = (host, port)
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         if user:
             self._client.username_pw_set(user, password or None)
-        if port == TLS_PORT:
+        if tls:
             self._client.tls_set()
         self._client.reconnect_delay_set(1, 10)
         self._started = False
         self._acknowledged = threading.Event()
         self._sending = threading.Lock()
+        self._refusal = ""
         self._pending: tuple[Event, int] | None = None
         self._client.on_publish = self._on_publish
 
@@ -58,10 +62,15 @@ class MqttSink:
         if not self._acknowledged.wait(TIMEOUT):
             raise ConnectionError(f"{self._address[0]}: no acknowledgement in {TIMEOUT:g} s")
         self._pending = None
+        if self._refusal:
+            raise ConnectionError(f"{self._address[0]}: refuses the message ({self._refusal})")
 
-    def _on_publish(self, _client: object, _data: object, mid: int, *_: object) -> None:
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, reason: ReasonCode, *_: object
+    ) -> None:
         with self._sending:  # so that `send` knows the number before it is acknowledged
             if self._pending is not None and self._pending[1] == mid:
+                self._refusal = str(reason) if reason.is_failure else ""
                 self._acknowledged.set()
 
     def close(self) -> None:
@@ -72,7 +81,7 @@ class MqttSink:
 
 
 def open_sink(address: str) -> MqttSink:
-    """Open "mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC"; port 8883 is TLS.
+    """Open "mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC"; mqtts and port 8883 are TLS.
 
     Raises:
         DataError: the address lacks a host or a topic.
@@ -85,4 +94,6 @@ def open_sink(address: str) -> MqttSink:
             "mqtt://broker/line1/verdicts; correct it."
         )
     user, password = (unquote(text or "") for text in (parts.username, parts.password))
-    return MqttSink(parts.hostname, parts.port or PORT, topic, user, password)
+    is_secure = parts.scheme == "mqtts" or parts.port == TLS_PORT
+    port = parts.port or (TLS_PORT if is_secure else PORT)
+    return MqttSink(parts.hostname, port, topic, user, password, tls=is_secure)

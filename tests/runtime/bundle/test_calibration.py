@@ -19,7 +19,7 @@ from stpm.runtime.bundle.calibration import (
     calibrate,
     image_threshold,
     images_needed,
-    kept_scores,
+    kept_values,
     rate_of_threshold,
     smallest_false_alarm_rate,
 )
@@ -248,7 +248,7 @@ def test_kept_scores_are_those_of_the_images() -> None:
     kept = calibrate(maxima(maps), maps, 0.1).scores
     assert kept == tuple(sorted(maxima(maps).tolist()))
     many = np.random.default_rng(3).random(5000, np.float32)
-    kept = kept_scores(many)
+    kept = kept_values(many, MOST_SCORES)
     assert len(kept) == MOST_SCORES
     assert (kept[0], kept[-1]) == (many.min(), many.max())
     for share in (0.1, 0.5, 0.99):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,8 +49,21 @@ def test_a_day_has_a_file_and_the_chain_goes_over_midnight(tmp_path: Path) -> No
     assert (first.name, second.name) == ("verdicts-2026-05-04.jsonl", "verdicts-2026-05-05.jsonl")
     bound = json.loads(second.read_bytes())["previous"]
     assert bound == hashlib.sha256(first.read_bytes()).hexdigest()
-    first.unlink()
+    # The first day may be moved away; a day between may not.
+    third = Record(tmp_path)
+    third.append(entry() | {"time": "2026-05-06T00:00:00+00:00"})
+    third.close()
+    content = second.read_bytes()
+    second.unlink()
     assert "is not bound to the line before it" in problems(tmp_path)[0]
+    second.write_bytes(content)
+    first.unlink()
+    assert problems(tmp_path) == []
+    assert [line.number for line in read_record(tmp_path)] == [2, 3]
+    going_on = Record(tmp_path)
+    going_on.append(entry() | {"time": "2026-05-06T00:00:01+00:00"})
+    going_on.close()
+    assert json.loads((tmp_path / LAST).read_text())["lines"] == 4
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,37 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     first.append(entry(1))
     with pytest.raises(DataError, match="somebody else has written into this record"):
         second.append(entry(2))
+
+
+FILL = """
+import resource, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from stations import entry
+from stpm.runtime.live.record import Record
+record = Record(Path(sys.argv[1]))
+told = [record.append(entry(0))]
+(file,) = Path(sys.argv[1]).glob("*.jsonl")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit = file.stat().st_size + 60  # room for a part of the next line
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    record.append(entry(1))
+    print("told")
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
+def test_a_disk_that_takes_half_a_line(tmp_path: Path) -> None:
+    support = Path(__file__).parents[2] / "support"
+    arguments = [sys.executable, "-c", FILL, str(tmp_path), str(support)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert "No space left on device" in done.stdout or "File too large" in done.stdout
+    assert [line.entry["image"] for line in read_record(tmp_path)] == ["part0.png"]
+    (path,) = tmp_path.glob("*.jsonl")
+    assert path.read_bytes().endswith(b"\n")
 
 
 def test_there_is_no_record(tmp_path: Path) -> None:

@@ -179,6 +179,22 @@ def test_a_broker_that_comes_back_has_every_verdict(broker: Broker) -> None:
     assert delivery.lost == 0
 
 
+def test_a_broker_that_refuses_has_not_got_it(broker: Broker, tmp_path: Path) -> None:
+    (tmp_path / "acl").write_text("topic read line/#\ntopic write other/#\n")
+    config = tmp_path / "mosquitto.conf"
+    config.write_text(config.read_text() + f"acl_file {tmp_path / 'acl'}\n")
+    broker.stop()
+    broker.start()
+    for topic, arrives in (("line", False), ("other", True)):
+        sink = open_sink(f"mqtt://127.0.0.1:{broker.port}/{topic}")
+        if arrives:
+            sink.send(Event(entry()))
+        else:
+            with pytest.raises(ConnectionError, match="refuses the message"):
+                sink.send(Event(entry()))
+        sink.close()
+
+
 def test_opc_ua_serves_the_last_verdict_and_counts() -> None:
     from asyncua.sync import Client
 
