@@ -49,7 +49,7 @@ class DriftState:
 
 
 class DriftMonitor:
-    """Tests one value an image.
+    """Tests one value an image; the port is in runtime/c/src/drift.cpp.
 
     p-values are ranks among all values before, the calibration's among them, so that they are
     independent and uniform while nothing changes: a fixed reference would not be, since all of its
@@ -117,7 +117,7 @@ class DriftMonitor:
         return p
 
     def _uniform(self) -> float:
-        """Return the next number in [0, 1) of SplitMix64."""
+        """Return the next number in [0, 1) of SplitMix64, the same in C."""
         self._random = (self._random + 0x9E3779B97F4A7C15) & _MASK
         z = self._random
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

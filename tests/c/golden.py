@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from noise import FORMATS, image, pixels, row_bytes
 from PIL import Image
 
 from stpm.export.options import ExportOptions
@@ -35,19 +35,16 @@ from stpm.runtime.bundle.archive import (
     npz_bytes,
     write_bundle,
 )
+from stpm.runtime.bundle.image_statistics import image_statistics
 from stpm.runtime.errors import BundleError
 from stpm.runtime.images.preprocess import load_image, resize
+from stpm.runtime.live.drift import DriftMonitor
 from stpm.runtime.output.map_score import MapScore, percent_of
 from stpm.runtime.output.result import Result
 from stpm.train.backbones import pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.methods.stpm.network import ModelConfig
 
-FORMATS = ("grey", "rgb", "bgr", "rgba", "bgra")
-FORMATS += tuple(f"{name}16" for name in FORMATS)
-"""In the order of stpm_format."""
-CHANNELS = (1, 3, 3, 4, 4) * 2
-SAMPLE_BYTES = (1,) * 5 + (2,) * 5
 DEPTHS = (16, 12, 10)
 """Bits that a camera uses of samples of 16."""
 NETWORK_SIZE = (64, 64)
@@ -70,32 +67,6 @@ def python_tests() -> ModuleType:
         vars(merged).update(vars(module))
     vars(merged).update(vars(importlib.import_module("bundles")))
     return merged
-
-
-def pixels(count: int, seed: int) -> NDArray[np.uint8]:
-    """Bytes that C computes as well, so that large images need no file: `noise` in golden.hpp."""
-    h = np.arange(count, dtype=np.uint32) + np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
-    return (h >> np.uint32(24)).astype(np.uint8)
-
-
-def row_bytes(form: int, width: int) -> int:
-    """Bytes of a row without a gap."""
-    return width * CHANNELS[form] * SAMPLE_BYTES[form]
-
-
-def image(
-    form: int, height: int, width: int, stride: int, seed: int, bit_depth: int = 16
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """An image as C sees it, in RGB(A) or grey."""
-    content = pixels(height * stride, seed)
-    if SAMPLE_BYTES[form] == 2:
-        content >>= 16 - bit_depth
-    rows = content.reshape(height, stride)[:, : row_bytes(form, width)]
-    samples = np.ascontiguousarray(rows).view(np.uint8 if SAMPLE_BYTES[form] == 1 else np.uint16)
-    whole = samples.reshape(height, width, CHANNELS[form])
-    return whole[..., [2, 1, 0]] if FORMATS[form].startswith("bgr") else whole
 
 
 def write_resize(out: Path) -> None:
@@ -163,6 +134,28 @@ def write_map_scores(out: Path) -> None:
             percent = percent_of(kind)
             sizes = " ".join(map(str, (*size, *image_size)))
             index.write(f"{sizes} {percent!r} {area} {count} {' '.join(map(repr, weights))}\n")
+
+
+def write_drift(out: Path) -> None:
+    """Values with ties and a change, images of every format, and what Python makes of them."""
+    draw = np.random.default_rng(11)
+    with (out / "drift.txt").open("w") as index:
+        for count, level in ((0, 0.5), (7, 1e-2), (300, 1e-3)):
+            reference = np.round(draw.gamma(2, size=count), 1).tolist()
+            values = np.round(draw.gamma(2, size=400), 1)
+            values[300:] *= 3
+            monitor = DriftMonitor(reference, level)
+            index.write(f"{level!r} {count} {len(values)} {' '.join(map(repr, reference))}\n")
+            for value in values.tolist():
+                state = monitor.update(value)
+                index.write(f"{value!r} {state.log10_evidence!r} {int(state.alarm)}\n")
+    with (out / "statistics.txt").open("w") as index:
+        for seed, form in enumerate(range(5)):  # of 8 bits
+            for height, width in ((1, 1), (3, 5), (300, 40), (700, 9)):
+                stride = row_bytes(form, width) + seed
+                values = image_statistics(load_image(image(form, height, width, stride, seed)))
+                numbers = " ".join(map(repr, values.values()))
+                index.write(f"{form} {height} {width} {stride} {seed} {numbers}\n")
 
 
 def write_fakes(out: Path, tests: ModuleType) -> None:
@@ -384,6 +377,7 @@ def main() -> None:
     write_resize(out)
     write_regions(out)
     write_map_scores(out)
+    write_drift(out)
     for name, write in [("fake", write_fakes), ("malformed", write_malformed)]:
         (out / name).mkdir()
         write(out / name, tests)

@@ -136,6 +136,21 @@ typedef struct stpm_result {
     size_t roi_count; /* of the bundle, also where that is more than roi_capacity */
 } stpm_result;
 
+typedef struct stpm_drift stpm_drift;
+
+typedef enum stpm_drift_test {
+    STPM_DRIFT_SCORE = 0,
+    STPM_DRIFT_BRIGHTNESS = 1,
+    STPM_DRIFT_SHARPNESS = 2,
+    STPM_DRIFT_SATURATION = 3,
+    STPM_DRIFT_TESTS = 4
+} stpm_drift_test;
+
+typedef struct stpm_drift_state {
+    double log10_evidence[STPM_DRIFT_TESTS]; /* for a change; 3 speaks a thousand to one */
+    int32_t alarms; /* bit 1 << stpm_drift_test is set once that test has found a change */
+} stpm_drift_state;
+
 /* Open a bundle: check it, load the engine, replay the golden images. Takes a second or more.
  *
  * path      the folder NAME.stpm, in UTF-8
@@ -182,6 +197,20 @@ STPM_API stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t
  *           STPM_VERDICT_WARN
  */
 STPM_API stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict);
+
+/* Begin to test whether scores, light or focus have changed since the calibration, as stpm-live does.
+ *
+ * level     odds of any false alarm, however long the test runs, in (0, 1); usual: 0.001
+ * drift     out: of one camera; used by one thread at a time, and closed before the detector
+ */
+STPM_API stpm_status stpm_drift_open(stpm_detector *detector, double level, stpm_drift **drift);
+
+/* Take the next image and its score. What was wrong is told by the detector. */
+STPM_API stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *image, float score,
+                                       stpm_drift_state *state);
+
+/* Free a test. NULL is ignored. */
+STPM_API stpm_status stpm_drift_close(stpm_drift *drift);
 
 /* Return what went wrong in the calling thread's last failed call on this detector, in one
  * sentence: what was wrong and how to fix it. Valid until that thread's next failed call. */

@@ -14,6 +14,7 @@
 #endif
 
 #include "detector.hpp"
+#include "drift.hpp"
 #include "error.hpp"
 #include "queue.hpp"
 
@@ -226,6 +227,38 @@ stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict) {
         require(verdict, "verdict");
         *verdict = detector->opened().judge(static_cast<double>(score));
     });
+}
+
+struct stpm_drift {
+    stpm_detector *detector;
+    stpm::core::Drift drift;
+};
+
+stpm_status stpm_drift_open(stpm_detector *detector, double level, stpm_drift **drift) {
+    if (detector == nullptr) return STPM_ERROR_ARGUMENT;
+    return detector->guard([&] {
+        require(drift, "drift");
+        *drift = nullptr;
+        *drift = new stpm_drift{detector, {detector->opened().thresholds(), level}};
+    });
+}
+
+stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *image, float score,
+                              stpm_drift_state *state) {
+    if (drift == nullptr) return STPM_ERROR_ARGUMENT;
+    return drift->detector->guard([&] {
+        require(image, "image");
+        require(state, "state");
+        const auto &opened = drift->detector->opened();
+        opened.check(*image);
+        const int depth = opened.contract().bit_depth;
+        drift->drift.update(static_cast<double>(score), *image, depth, *state);
+    });
+}
+
+stpm_status stpm_drift_close(stpm_drift *drift) {
+    delete drift;
+    return STPM_OK;
 }
 
 const char *stpm_last_error(stpm_detector *detector) {
