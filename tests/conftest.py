@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stpm.runtime.backends.gpu import gpu_count
 
@@ -19,6 +20,7 @@ if not gpu_count():
 import numpy as np
 import pytest
 import torch
+from browsers import CHROMIUM, FLAGS
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -31,6 +33,9 @@ from stpm.train.methods import configure, recipe_of
 from stpm.train.methods.stpm.network import ModelConfig
 from stpm.train.options import FitOptions
 from stpm.train.pipeline import open_run, read_source, train
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 SIZE = (64, 64)
 """(height, width) of the network's input in the tests."""
@@ -68,6 +73,17 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(image).save(hole / f"{i:03}.png")
         Image.fromarray(mask).save(truth / f"{i:03}_mask.png")
     return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for tests that are marked with `in_browser`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
 
 
 def python2_batch(labels: Sequence[int], images: np.ndarray) -> bytes:

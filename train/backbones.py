@@ -185,10 +185,10 @@ def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
     return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[LEVELS.index(x)] for x in levels])
 
 
-def sees_whole_image(backbone: str) -> bool:
-    """Whether a backbone's features depend on all of the image, as by squeeze and excitation."""
-    parts = BACKBONES[backbone].trunk().values()
-    return any(isinstance(m, nn.AdaptiveAvgPool2d) for part in parts for m in part.modules())
+def sees_whole_image(backbone: str, levels: Sequence[str]) -> bool:
+    """Whether features depend on all of the image, as by squeeze and excitation; see `pyramid`."""
+    modules = pyramid(backbone, levels).modules()
+    return any(isinstance(module, nn.AdaptiveAvgPool2d) for module in modules)
 
 
 def load_teacher(

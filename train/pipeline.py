@@ -73,7 +73,8 @@ def read_source(
         DataError: see `read_images` and `split_held_out`.
     """
     config.check()  # before minutes of reading
-    if options.tile and sees_whole_image(str(config.to_dict().get("backbone", ""))):
+    network = config.to_dict()
+    if options.tile and sees_whole_image(network["backbone"], network["levels"]):
         raise CheckpointError(
             "this backbone weighs its features by the whole image, expected one of convolutions "
             "alone for --tile; take a ResNet."

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.output.result import Result
 
 IMAGES = "images"
@@ -19,6 +20,7 @@ PER_IMAGE: dict[str, type[np.generic]] = {
     "threshold": np.float32,
     "pixel_threshold": np.float32,
     "is_anomalous": np.bool_,
+    "is_warned": np.bool_,
 }
 """The other outputs, (N,1) each."""
 _VALUES: dict[str, Callable[[Result], Any]] = {
@@ -26,6 +28,7 @@ _VALUES: dict[str, Callable[[Result], Any]] = {
     "threshold": lambda result: served_threshold(result.threshold),
     "pixel_threshold": lambda result: served_threshold(result.pixel_threshold),
     "is_anomalous": lambda result: result.is_anomalous,
+    "is_warned": lambda result: result.verdict == "warn",
 }
 
 
@@ -34,6 +37,12 @@ def served_threshold(threshold: float) -> np.float32:
     rounded = np.float32(threshold)
     # As Python's numbers: NumPy would compare them in float32.
     return rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf))
+
+
+def served_warning(calibration: Calibration) -> np.float32:
+    """Return the limit above which a score is not ok: the threshold where there is no other."""
+    limit = calibration.warn_threshold
+    return served_threshold(calibration.image_threshold if limit is None else limit)
 
 
 def answers(results: Sequence[Result], wanted: Collection[str]) -> dict[str, NDArray[Any]]:

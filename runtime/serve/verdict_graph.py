@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from stpm.runtime.bundle.calibration import Calibration
-from stpm.runtime.serve.answers import PER_IMAGE, served_threshold
+from stpm.runtime.serve.answers import PER_IMAGE, served_threshold, served_warning
 
 SCORE = "pred_score"
 FLAT_SCORE = "fp32/serve/pred_score"
@@ -37,6 +37,7 @@ def with_verdict(model: bytes, calibration: Calibration) -> bytes:
     constants: dict[str, NDArray[Any]] = {
         "axis": np.array([1], np.int64),
         "threshold": np.array([[served_threshold(calibration.image_threshold)]], np.float32),
+        "warning": np.array([[served_warning(calibration)]], np.float32),
         "pixel_threshold": np.array([[served_threshold(calibration.pixel_threshold)]], np.float32),
     }
     graph.initializer.extend(
@@ -48,6 +49,8 @@ def with_verdict(model: bytes, calibration: Calibration) -> bytes:
             _node("Shape", [SCORE], "fp32/serve/shape"),
             *(_node("Expand", [f"fp32/serve/{t}", "fp32/serve/shape"], t) for t in THRESHOLDS),
             _node("Greater", [SCORE, "threshold"], "is_anomalous"),
+            _node("Greater", [SCORE, "fp32/serve/warning"], "fp32/serve/is_above"),
+            _node("Xor", ["fp32/serve/is_above", "is_anomalous"], "is_warned"),
         ]
     )
     outputs = {value.name: value for value in graph.output}

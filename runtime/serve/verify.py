@@ -16,7 +16,7 @@ from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import Parity, compare
 from stpm.runtime.errors import ParityError
 from stpm.runtime.replay import map_score_of
-from stpm.runtime.serve.answers import ANOMALY_MAP, served_threshold
+from stpm.runtime.serve.answers import ANOMALY_MAP, PER_IMAGE, served_threshold, served_warning
 from stpm.runtime.serve.clients import Client
 
 
@@ -110,8 +110,7 @@ def _thresholds(
 ) -> tuple[float, tuple[str, ...]]:
     """Return the image threshold that all answers have, and the engines that it may be of."""
     stacked = {
-        name: np.concatenate([answer[name].reshape(-1) for answer in answers])
-        for name in ("pred_score", "threshold", "pixel_threshold", "is_anomalous")
+        name: np.concatenate([answer[name].reshape(-1) for answer in answers]) for name in PER_IMAGE
     }
     if not np.array_equal(stacked["is_anomalous"], stacked["pred_score"] > stacked["threshold"]):
         raise ParityError(
@@ -126,6 +125,10 @@ def _thresholds(
         and (
             stacked["pixel_threshold"] == served_threshold(record.calibration.pixel_threshold)
         ).all()
+        and np.array_equal(
+            stacked["is_anomalous"] | stacked["is_warned"],
+            stacked["pred_score"] > served_warning(record.calibration),
+        )
     )
     got = float(stacked["threshold"][0])
     if not engines:

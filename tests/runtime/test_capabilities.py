@@ -107,7 +107,7 @@ def test_engines_are_tried_with_a_bundle(bundle_path: Path, tmp_path: Path) -> N
 def test_nothing_to_do_is_wrong_usage(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "--engines with or without" in result.stderr
+    assert "or --engines." in result.stderr
 
 
 def test_export_says_what_the_processor_imitates(

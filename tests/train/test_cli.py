@@ -28,6 +28,7 @@ FLAGS = {
     "--backbone",
     "--levels",
     "--input-size",
+    "--tile",
     "--teacher-weights",
     "--epochs",
     "--batch-size",
@@ -125,6 +126,7 @@ def test_every_flag_reaches_the_checkpoint(
         "train_share": 0.8,
         "seed": 3,
         "augment": False,
+        "tile": 0,
         "cache_gb": 0.001,
         "bit_depth": 12,
         "device": "cpu",
@@ -345,3 +347,12 @@ def test_an_option_that_the_method_does_not_use_is_refused(
 def test_every_option_that_a_method_ignores_exists() -> None:
     for name in METHODS:
         assert open_method(name).ignores < FLAGS
+
+
+def test_tiles_that_cannot_be_trained_on(good: Path, flags: list[str]) -> None:
+    given = ("--good", good, *flags, "--tile")
+    for arguments in ((100,), (64, "--input-size", 64)):
+        said = refuse_usage(*given, *arguments)
+        assert f"got --tile {arguments[0]}, expected a multiple of 32" in said
+    for method in ("rd", "stad", "spade"):
+        assert "got --tile, which" in refuse_usage(*given, 64, "--method", method)

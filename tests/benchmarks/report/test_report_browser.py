@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsers import in_browser, serious_problems
 
 from stpm.benchmarks.report.document import write_report
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = (
-    "--no-sandbox",  # which Chromium needs as root
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 LATENCY = "table:has-text('latency of a query')"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
+pytestmark = in_browser
 
 
 @pytest.fixture
@@ -135,15 +115,12 @@ def test_the_first_tab_leads_to_the_verdict(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1360, 390])
 def test_axe_finds_nothing_serious(browser: Browser, url: str, scheme: str, width: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     opened.goto(url)
     opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-    found = Axe().run(opened).response["violations"]
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    problems = serious_problems(opened)
     opened.close()
-    assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
+    assert problems == []
 
 
 def test_schemes_differ_and_plots_follow(browser: Browser, url: str) -> None:

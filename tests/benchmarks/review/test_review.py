@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from browsers import in_browser, serious_problems
 from typer.testing import CliRunner
 
 from stpm.benchmarks.cli import main
@@ -21,10 +22,6 @@ from stpm.runtime.site.cli import main as calibrate
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +73,6 @@ def test_five_hundred_images_take_less_than_five_megabytes(
     made = write_review(detector, good[:500], [], out)
     assert out.stat().st_size < SIZE_LIMIT
     assert (made.good, made.without_picture) == (500, 0)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -199,17 +186,14 @@ def test_the_command_sets_it(
 def test_axe_finds_nothing_serious(
     browser: Browser, written: Path, scheme: str, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     opened.goto(written.as_uri())
     opened.keyboard.press("t")
     opened.keyboard.press("Home")
-    found = Axe().run(opened).response["violations"]
+    problems = serious_problems(opened)
     overflow = opened.evaluate("document.documentElement.scrollWidth > innerWidth")
     opened.close()
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
+    assert problems == []
     assert not overflow
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsers import in_browser, serious_problems
 from prometheus_client.parser import text_string_to_metric_families
 from stations import wait_until
 
@@ -26,10 +27,6 @@ from stpm.runtime.live.station import Camera, Station
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = shutil.which("chromium")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-in_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 class Running:
@@ -85,16 +82,6 @@ def test_prometheus_reads_counts(running: Running, good: list[Path], bad: list[P
     assert sum(verdicts.values()) == 5
     stages = {s.labels["stage"] for s in samples if s.name == "stpm_latency_seconds"}
     assert stages == {"wait", "decode", "score", "total"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
@@ -157,17 +144,14 @@ def test_a_picture_opens_and_closes_by_keys(page: Page, running: Running, bad: l
 def test_axe_finds_nothing_serious(
     browser: Browser, running: Running, bad: list[Path], scheme: str, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     running.put(*bad)
     opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
     opened.goto(running.url)
     opened.wait_for_selector(".last li")
-    found = Axe().run(opened).response["violations"]
+    problems = serious_problems(opened)
     overflow = opened.evaluate("document.documentElement.scrollWidth > innerWidth")
     opened.close()
-    serious = [v for v in found if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
+    assert problems == []
     assert not overflow
 
 

@@ -56,6 +56,7 @@ def test_the_graph_is_served_with_everything_that_decides(weave: Path, tmp_path:
         "threshold": ("TYPE_FP32", [1]),
         "pixel_threshold": ("TYPE_FP32", [1]),
         "is_anomalous": ("TYPE_BOOL", [1]),
+        "is_warned": ("TYPE_BOOL", [1]),
     }
     (group,) = config.instance_group
     assert (group.count, group.kind) == (2, model_config_pb2.ModelInstanceGroup.KIND_CPU)

@@ -51,3 +51,24 @@ def test_a_score_on_the_threshold_is_no_anomaly_and_the_next_one_is(weave: Path)
         calibration = replace(detector.calibration, image_threshold=float(threshold))
         found = run(with_verdict(bundle.read(MODEL), calibration), images)
         assert found["is_anomalous"].tolist() == [[verdict]]
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_a_score_above_the_limit_for_warnings_alone_is_warned_of(weave: Path, above: bool) -> None:
+    bundle = Bundle(weave)
+    detector = Detector(bundle, "onnxruntime")
+    images = bundle.golden().images
+    scores = detector.infer(images)[1]
+    low, high = float(scores.min()), float(scores.max())
+    threshold = low - 1 if above else high
+    calibration = replace(
+        detector.calibration, image_threshold=threshold, warn_threshold=low - 2 if above else low
+    )
+    found = run(with_verdict(bundle.read(MODEL), calibration), images)
+    assert found["is_anomalous"].ravel().tolist() == [above] * len(images)
+    expected = [not above and score > low for score in scores]
+    assert found["is_warned"].ravel().tolist() == expected
+    assert above or any(expected)
+    # Without such a limit nothing is warned of.
+    without = replace(calibration, warn_threshold=None, warn_rate=None)
+    assert not run(with_verdict(bundle.read(MODEL), without), images)["is_warned"].any()
