@@ -349,8 +349,8 @@ def test_every_option_that_a_method_ignores_exists() -> None:
         assert open_method(name).ignores < FLAGS
 
 
-def test_tiles_that_cannot_be_trained_on(good: Path, flags: list[str]) -> None:
-    given = ("--good", good, *flags, "--tile")
+def test_tiles_that_cannot_be_trained_on(good: Path) -> None:
+    given = ("--good", good, "--tile")
     for arguments in ((100,), (64, "--input-size", 64)):
         said = refuse_usage(*given, *arguments)
         assert f"got --tile {arguments[0]}, expected a multiple of 32" in said
