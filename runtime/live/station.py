@@ -92,9 +92,9 @@ class Station:
         self.late = 0
         self._record = record
         self._listeners = listeners
-        self._policy = when_behind
-        self._capacity = queue
-        self._stop = threading.Event()
+        self.policy = when_behind
+        self.capacity = queue
+        self.stopping = threading.Event()
         self._recording = threading.Lock()
         self._failure: BaseException | None = None
 
@@ -104,7 +104,7 @@ class Station:
 
     def stop(self) -> None:
         """Take no more frames; what was taken is scored and told."""
-        self._stop.set()
+        self.stopping.set()
 
     def run(self) -> None:
         """Run until all sources end, or `stop`.
@@ -146,22 +146,7 @@ class Station:
     def fail(self, error: BaseException) -> None:
         """End everything, for what cannot be gone on with."""
         self._failure = self._failure or error
-        self._stop.set()
-
-    @property
-    def policy(self) -> WhenBehind:
-        """What becomes of frames that are too many."""
-        return self._policy
-
-    @property
-    def capacity(self) -> int:
-        """Frames that may wait for each camera's scorer."""
-        return self._capacity
-
-    @property
-    def stopping(self) -> threading.Event:
-        """Set once no more frames are taken."""
-        return self._stop
+        self.stopping.set()
 
 
 class _Line:

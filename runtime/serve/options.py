@@ -57,10 +57,24 @@ def check_graph_scores(bundle: Bundle) -> None:
     Raises:
         BackendError: the bundle has regions of interest, or a smallest defect that counts.
     """
+    check_whole(bundle)
     if not bundle.manifest.scoring.is_graphs:
         raise BackendError(
             f"{bundle.path}: has regions of interest or a smallest defect, which its graph knows "
             "nothing of; serve it with stpm-serve triton --backend python."
+        )
+
+
+def check_whole(bundle: Bundle) -> None:
+    """Refuse to serve a bundle whose images are cut into tiles.
+
+    Raises:
+        BackendError: it is such a bundle: its graph gives no map of an image.
+    """
+    if bundle.manifest.tiles is not None:
+        raise BackendError(
+            f"{bundle.path}: cuts its images into tiles, expected one whose graph takes them "
+            "whole; score large images with stpm-run, stpm-live or Detector."
         )
 
 

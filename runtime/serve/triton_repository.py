@@ -20,6 +20,7 @@ from stpm.runtime.serve.options import (
     TritonBackend,
     TritonOptions,
     check_graph_scores,
+    check_whole,
     model_name,
 )
 from stpm.runtime.serve.triton_config import (
@@ -95,6 +96,7 @@ def write_model(
 
 def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
     """Fill in the engine whose thresholds are served, and check that the bundle has them."""
+    check_whole(bundle)
     if options.backend is TritonBackend.PYTHON:
         if options.engine is not None:
             calibration_of(bundle, options.engine)

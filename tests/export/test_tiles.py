@@ -19,6 +19,7 @@ from stpm.runtime import Bundle, Detector
 from stpm.runtime.bundle.tiling import Tiling
 from stpm.runtime.errors import BundleError, DataError
 from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.serve.cli import main as serve_main
 from stpm.runtime.site.cli import main as calibrate_main
 from stpm.runtime.tiled import bilinear_axis, product_of_levels
 from stpm.train.backbones import pyramid
@@ -222,3 +223,23 @@ def test_a_bundle_whose_tiles_do_not_fit_is_refused(bundle: Path, tmp_path: Path
     (line / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(BundleError, match="do not fit"):
         Bundle(line)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("triton",), ("triton", "--backend", "python"), ("openvino",)]
+)
+def test_a_graph_of_tiles_is_not_served(
+    arguments: tuple[str, ...], bundle: Path, tmp_path: Path
+) -> None:
+    command, *options = arguments
+    result = CliRunner().invoke(
+        serve_main, [command, str(bundle), str(tmp_path / "models"), *options]
+    )
+    assert result.exit_code == 1
+    assert "cuts its images into tiles" in result.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_auto_takes_no_tiles(trained: Path) -> None:
+    arguments = ["--ckpt", str(trained), "--tile", "288", "--precision", "auto"]
+    assert CliRunner().invoke(export_main, arguments).exit_code == 2
