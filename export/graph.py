@@ -164,8 +164,8 @@ class MatrixUpsample(nn.Module):
 
 def level_sizes(model: Network) -> list[tuple[int, int]]:
     """Return the (height, width) in cells of a network's levels."""
-    # Shapes, without computing.
-    teacher, normalise = (copy.deepcopy(m).to("meta") for m in (model.teacher, model.normalise))
+    shapes = copy.deepcopy(model).to("meta")  # without computing
     with torch.no_grad():
-        features = teacher(normalise(torch.zeros(1, *model.input_size, 3, device="meta")))
-    return [(level.shape[2], level.shape[3]) for level in features]
+        images = torch.zeros(1, *model.input_size, 3, device="meta")
+        teacher, *_ = shapes.features(shapes.normalise(images))
+    return [(level.shape[2], level.shape[3]) for level in teacher]

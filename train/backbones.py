@@ -21,6 +21,8 @@ StateDict = dict[str, Tensor]
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
 """Pyramid levels at strides 4, 8, 16 and 32; the paper calls them conv2_x to conv5_x."""
+OUTPUTS = ("conv1", *LEVELS)
+"""What a pyramid can give: the first convolution with its pooling, then the levels."""
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Grey levels, RGB."""
@@ -34,7 +36,7 @@ class Backbone:
     Attributes:
         trunk: builds the whole network with random weights and returns its layers in order.
         rename: turns a key of the architecture's weights into one of the pyramid.
-        taps: the name of the layer whose output is each of `LEVELS`.
+        taps: the name of the layer whose output is each of `OUTPUTS`.
         weights: loads the ImageNet weights, with the architecture's own key names.
         mean, std: the input's normalisation in grey levels, RGB.
     """
@@ -50,11 +52,13 @@ class Backbone:
 class FeaturePyramid(nn.Module):
     """A backbone's layers in order, keeping the outputs of its levels."""
 
-    def __init__(self, layers: dict[str, nn.Module], taps: Sequence[str]) -> None:
+    def __init__(self, layers: dict[str, nn.Module], taps: Sequence[str], after: str = "") -> None:
+        """Keep the layers up to the last tap, from the one that follows `after` on."""
         super().__init__()
         names = list(layers)
         self.taps = tuple(taps)
-        self.names = names[: max(names.index(tap) for tap in taps) + 1]
+        first = names.index(after) + 1 if after else 0
+        self.names = names[first : max(names.index(tap) for tap in taps) + 1]
         for name in self.names:
             self.add_module(name, layers[name])
 
@@ -62,10 +66,10 @@ class FeaturePyramid(nn.Module):
         """Compute the levels' features.
 
         Args:
-            x: float (N,3,H,W), normalised.
+            x: float (N,3,H,W), normalised; or what the layer before the first one gives.
 
         Returns:
-            One float (N,C_l,h_l,w_l) a level, in the order of the taps.
+            One float (N,C_l,h_l,w_l) a tap, in the order of the taps.
         """
         outputs = {}
         for name in self.names:
@@ -134,22 +138,29 @@ def _efficientnet_lite0() -> Backbone:
                 return new + key.removeprefix(old)
         return key
 
-    taps = ("block2", "block4", "block10", "block15")
+    taps = ("stem", "block2", "block4", "block10", "block15")
     return Backbone(trunk, rename, taps, weights, mean=(127.0,) * 3, std=(128.0,) * 3)
 
 
-_RESNET_TAPS = ("layer1", "layer2", "layer3", "layer4")
+_RESNET_TAPS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
 BACKBONES: dict[str, Backbone] = {
     "resnet18": _torchvision("resnet18", _RESNET_TAPS),
     "resnet34": _torchvision("resnet34", _RESNET_TAPS),
     "resnet50": _torchvision("resnet50", _RESNET_TAPS),
     "wide_resnet50_2": _torchvision("wide_resnet50_2", _RESNET_TAPS),
-    "squeezenet1_1": _torchvision("squeezenet1_1", ("4", "7", "12"), "features."),
+    "squeezenet1_1": _torchvision("squeezenet1_1", ("2", "4", "7", "12"), "features."),
     "densenet121": _torchvision(
-        "densenet121", ("denseblock1", "denseblock2", "denseblock3", "denseblock4"), "features."
+        "densenet121",
+        ("pool0", "denseblock1", "denseblock2", "denseblock3", "denseblock4"),
+        "features.",
     ),
     "efficientnet_lite0": _efficientnet_lite0(),
 }
+
+
+def levels_of(backbone: str) -> tuple[str, ...]:
+    """Return the pyramid levels that a backbone has, a key of `BACKBONES`."""
+    return LEVELS[: len(BACKBONES[backbone].taps) - 1]
 
 
 def check_levels(backbone: str, levels: Sequence[str]) -> None:
@@ -162,7 +173,7 @@ def check_levels(backbone: str, levels: Sequence[str]) -> None:
         raise CheckpointError(
             f"got backbone {backbone!r}, expected one of {', '.join(BACKBONES)}; choose one."
         )
-    known = LEVELS[: len(BACKBONES[backbone].taps)]
+    known = levels_of(backbone)
     if not levels or len(set(levels)) != len(levels) or not set(levels) <= set(known):
         raise CheckpointError(
             f"got levels {','.join(levels)!r}, expected a choice of {','.join(known)} for "
@@ -170,19 +181,21 @@ def check_levels(backbone: str, levels: Sequence[str]) -> None:
         )
 
 
-def pyramid(backbone: str, levels: Sequence[str]) -> FeaturePyramid:
+def pyramid(backbone: str, outputs: Sequence[str], after: str = "") -> FeaturePyramid:
     """Build a feature pyramid with random weights (the architecture's own initialisation).
 
     Args:
         backbone: a key of `BACKBONES`.
-        levels: some of `LEVELS`.
+        outputs: some of `OUTPUTS`, at least one of them a level.
+        after: the one of `OUTPUTS` that the pyramid starts from; empty starts from the image.
 
     Raises:
         CheckpointError: see `check_levels`.
     """
-    check_levels(backbone, levels)
-    taps = BACKBONES[backbone].taps
-    return FeaturePyramid(BACKBONES[backbone].trunk(), [taps[LEVELS.index(x)] for x in levels])
+    check_levels(backbone, [name for name in outputs if name in LEVELS])
+    names = dict(zip(OUTPUTS, BACKBONES[backbone].taps, strict=False))
+    taps = [names[name] for name in outputs]
+    return FeaturePyramid(BACKBONES[backbone].trunk(), taps, names.get(after, ""))
 
 
 def sees_whole_image(backbone: str, levels: Sequence[str]) -> bool:
@@ -198,7 +211,7 @@ def load_teacher(
 
     Args:
         backbone: a key of `BACKBONES`.
-        levels: some of `LEVELS`.
+        levels: some of `OUTPUTS`.
         weights: a .safetensors or .pth file with the architecture's own key names; None takes the
             ImageNet weights from torchvision's cache or hub (or the backbone's package).
 

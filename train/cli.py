@@ -89,6 +89,14 @@ def train(
         str | None,
         typer.Option(help="Pyramid levels to match.", show_default="layer1,layer2,layer3"),
     ] = None,
+    share_to: Annotated[
+        str | None,
+        typer.Option(
+            help="conv1, layer1 or layer2: the student starts from the teacher's features there, "
+            "which saves its own first layers; levels up to there are not matched.",
+            show_default="a whole student",
+        ),
+    ] = None,
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -205,7 +213,7 @@ def train(
 
     own = _settings(settings or []) | {
         name: value
-        for name, value in (("backbone", backbone), ("levels", levels))
+        for name, value in (("backbone", backbone), ("levels", levels), ("share_to", share_to))
         if value is not None
     }
     if tile is not None and (input_size is not None or tile % TILE_STEP):
@@ -215,8 +223,8 @@ def train(
     size = (tile, tile) if tile is not None else parse_size(input_size or DEFAULT_SIZE)
     if max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --input-size {input_size}, expected up to {MAX_SIDE}.")
-    config = configure(method, size, own)
     refuse_ignored(context, open_method(method).ignores, f"--method {method}")
+    config = configure(method, size, own)
     given: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,

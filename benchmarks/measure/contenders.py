@@ -167,6 +167,8 @@ def _anomalib(
     config = checkpoint.config
     if not isinstance(config, ModelConfig):
         raise BackendError(f"runs stpm, not {config.method}")
+    if config.share_to:
+        raise BackendError("runs whole students, not one that starts from the teacher's features")
     settings = {
         "backbone": config.backbone,
         "levels": config.levels,

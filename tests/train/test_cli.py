@@ -27,6 +27,7 @@ FLAGS = {
     "--out",
     "--backbone",
     "--levels",
+    "--share-to",
     "--input-size",
     "--tile",
     "--teacher-weights",
@@ -95,6 +96,7 @@ def test_every_flag_reaches_the_checkpoint(
     more = {
         "--input-size": "32x48",
         "--levels": "layer3,layer1",
+        "--share-to": "conv1",
         "--epochs": 1,
         "--batch-size": 4,
         "--learning-rate": 0.05,
@@ -114,6 +116,7 @@ def test_every_flag_reaches_the_checkpoint(
         "input_size": (32, 48),
         "method": "stpm",
         "score": "max",
+        "share_to": "conv1",
     }
     assert checkpoint.training["options"] == {
         "epochs": 1,
@@ -332,6 +335,7 @@ def test_a_last_batch_of_one_with_features_of_one_pixel(good: Path, flags: list[
         ("spade", ("--learning-rate", "0.1")),
         ("spade", ("--no-compile",)),
         ("spade", ("--precision", "fp32")),
+        ("rd", ("--share-to", "layer1")),  # its student always starts from the teacher's features
     ],
 )
 def test_an_option_that_the_method_does_not_use_is_refused(

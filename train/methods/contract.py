@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stpm.train.backbones import StateDict
+from stpm.train.backbones import StateDict, load_state
 from stpm.train.epochs import EpochRecord
 from stpm.train.options import FitOptions
 
@@ -123,6 +123,16 @@ class Network(nn.Module, ABC):
         """
         features = self.features(self.normalise(images))
         return self.score(features, interpolate_to(self.input_size))
+
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+
+
+def with_weights(network: AnyNetwork, teacher: StateDict, student: StateDict) -> AnyNetwork:
+    """Load a checkpoint's weights into a network of its config; CheckpointError if they misfit."""
+    load_state(network.teacher, teacher, "the checkpoint's teacher")
+    load_state(network.student, student, "the checkpoint's student")
+    return network
 
 
 @dataclass(frozen=True)

@@ -48,21 +48,20 @@ class Distillation(OptimisedRunState, ABC):
         super().__init__(options, model.student)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train = (
-            AugmentedFeatures(model, train_images, self.device, self.target, options.seed)
+            AugmentedFeatures(model, train_images, self.device, self.targets, options.seed)
             if options.augment
-            else TeacherFeatures(model, train_images, self.device, self.target)
+            else TeacherFeatures(model, train_images, self.device, self.targets)
         )
-        self.held_out = TeacherFeatures(model, held_out_images, self.device, self.target)
+        self.held_out = TeacherFeatures(model, held_out_images, self.device, self.targets)
         self._student = torch.compile(model.student) if options.compile else model.student
         can_record = self.device.type == "cuda" and not self.scaler.is_enabled()
         self.recorder: Recorder | None = CudaGraphs() if can_record else None
         self._steps: tuple[Body, Body] | None = None
         self._watch = Stopwatch()
 
-    @staticmethod
     @abstractmethod
-    def target(level: Tensor) -> Tensor:
-        """Make of the teacher's features (N,C,h,w) of a level what is kept of them."""
+    def targets(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Make of what the teacher gives, float32 (N,C,h,w) each, what is kept of it."""
 
     @abstractmethod
     def loss(self, pixels: Tensor, targets: Sequence[Tensor]) -> Tensor:

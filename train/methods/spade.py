@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from stpm.runtime.errors import CheckpointError, StpmError
 from stpm.train.backbones import (
     BACKBONES,
-    LEVELS,
     FeaturePyramid,
     StateDict,
     check_levels,
+    levels_of,
     load_state,
     load_teacher,
     pyramid,
@@ -70,7 +70,7 @@ class SpadeConfig:
     def check(self) -> None:
         """Refuse what cannot be built."""
         check_levels(self.backbone, self.levels)
-        known = LEVELS[: len(BACKBONES[self.backbone].taps)]
+        known = levels_of(self.backbone)
         if self.image_level not in known:
             raise CheckpointError(
                 f"got image-level {self.image_level}, expected one of {', '.join(known)} for "
@@ -307,6 +307,7 @@ class SpadeMethod(Method):
             "--augment",
             "--learning-rate",
             "--cooldown",
+            "--share-to",
             "--from",
             "--precision",
             "--cache-gb",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class TeacherFeatures:
         model: Network,
         images: NDArray[np.uint8],
         device: torch.device,
-        target: Callable[[Tensor], Tensor],
+        targets: Callable[[Sequence[Tensor]], list[Tensor]],
     ) -> None:
         """Keep nothing yet; see `fill`.
 
@@ -34,10 +34,10 @@ class TeacherFeatures:
             model: whose teacher it is.
             images: uint8 (N,H,W,3).
             device: where the teacher runs and the features are kept.
-            target: makes what is kept of a level's features (N,C,h,w).
+            targets: makes what is kept of what the teacher gives, (N,C,h,w) each.
         """
         self._model = model
-        self._target = target
+        self._keep = targets
         self._device = device
         self._images = torch.from_numpy(images)
         self._cache: list[Tensor] = []
@@ -119,7 +119,7 @@ class TeacherFeatures:
 
     @torch.no_grad()
     def _targets_of(self, pixels: Tensor) -> list[Tensor]:
-        return [self._target(level).half() for level in self._model.teacher(pixels)]
+        return [kept.half() for kept in self._keep(self._model.teacher(pixels))]
 
 
 class AugmentedFeatures(TeacherFeatures):
@@ -130,11 +130,11 @@ class AugmentedFeatures(TeacherFeatures):
         model: Network,
         images: NDArray[np.uint8],
         device: torch.device,
-        target: Callable[[Tensor], Tensor],
+        targets: Callable[[Sequence[Tensor]], list[Tensor]],
         seed: int,
     ) -> None:
         """Fix the disturbances by a seed; see `TeacherFeatures` for the rest."""
-        super().__init__(model, images, device, target)
+        super().__init__(model, images, device, targets)
         self._augment = Augmentation(seed, model.input_size)
 
     def fill(self, size_bytes: int, batch_size: int, on_images: Callable[[int], None]) -> int:  # noqa: ARG002

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
-from stpm.train.methods.contract import Method, TeacherSource
+from stpm.train.backbones import StateDict, load_teacher, pyramid
+from stpm.train.methods.contract import Method, TeacherSource, with_weights
 from stpm.train.methods.rd.network import LEVELS, Rd, RdConfig
 from stpm.train.methods.rd.trainer import RdTrainer
 from stpm.train.options import FitOptions
@@ -27,7 +27,7 @@ class RdMethod(Method):
         "paper": PUBLISHED,
     }
     quantizes = True
-    ignores = frozenset({"--teacher-images", "--teacher-folder", "--tile"})
+    ignores = frozenset({"--teacher-images", "--teacher-folder", "--tile", "--share-to"})
 
     def blank(
         self, config: RdConfig, options: FitOptions, source: TeacherSource
@@ -40,11 +40,7 @@ class RdMethod(Method):
 
     def network(self, config: RdConfig, teacher: StateDict, student: StateDict) -> Rd:
         """Build teacher, bottleneck and decoder with these weights."""
-        built = pyramid(config.backbone, LEVELS)
-        load_state(built, teacher, "the checkpoint's teacher")
-        network = Rd(config, built)
-        load_state(network.student, student, "the checkpoint's student")
-        return network
+        return with_weights(Rd(config, pyramid(config.backbone, LEVELS)), teacher, student)
 
     def trainer(
         self,

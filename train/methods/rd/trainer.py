@@ -30,10 +30,9 @@ class RdTrainer(Distillation):
             capturable=on_gpu,
         )
 
-    @staticmethod
-    def target(level: Tensor) -> Tensor:
+    def targets(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Keep the features as they are, which the student takes."""
-        return level
+        return list(features)
 
     def loss(self, pixels: Tensor, targets: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
         """Average 1 - cos over the batch, and sum over levels.

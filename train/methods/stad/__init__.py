@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stpm.train.backbones import StateDict, load_state, state_hash
+from stpm.train.backbones import StateDict, state_hash
 from stpm.train.datasets import list_images
-from stpm.train.methods.contract import Method, Progress, TeacherSource
+from stpm.train.methods.contract import Method, Progress, TeacherSource, with_weights
 from stpm.train.methods.stad.network import Stad, StadConfig
 from stpm.train.methods.stad.patch_networks import PatchNetworks
 from stpm.train.methods.stad.teacher import keep_teacher, kept_teacher, teacher_path
@@ -29,7 +29,7 @@ class StadMethod(Method):
     recipes: ClassVar = {
         "paper": FitOptions(epochs=100, batch_size=1, learning_rate=1e-4, weight_decay=1e-5)
     }
-    ignores = frozenset({"--augment", "--cache-gb", "--compile", "--tile"})
+    ignores = frozenset({"--augment", "--cache-gb", "--compile", "--share-to", "--tile"})
 
     def prepare_teacher(
         self,
@@ -70,11 +70,7 @@ class StadMethod(Method):
 
     def network(self, config: StadConfig, teacher: StateDict, student: StateDict) -> Stad:
         """Build teacher and students with these weights."""
-        built = PatchNetworks(config.patch_sizes)
-        load_state(built, teacher, "the checkpoint's teacher")
-        network = Stad(config, built)
-        load_state(network.student, student, "the checkpoint's students")
-        return network
+        return with_weights(Stad(config, PatchNetworks(config.patch_sizes)), teacher, student)
 
     def trainer(
         self,

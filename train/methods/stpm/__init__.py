@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stpm.train.backbones import StateDict, load_state, load_teacher, pyramid
-from stpm.train.methods.contract import Method, TeacherSource
+from stpm.train.backbones import StateDict, load_teacher, pyramid
+from stpm.train.methods.contract import Method, TeacherSource, with_weights
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
 from stpm.train.methods.stpm.trainer import StpmTrainer
 from stpm.train.options import FitOptions
@@ -33,18 +33,14 @@ class StpmMethod(Method):
         source: TeacherSource,
     ) -> tuple[Stpm, dict[str, str]]:
         """Put a random student beside the pre-trained teacher."""
-        teacher, teacher_id = load_teacher(config.backbone, config.levels, source.weights)
+        teacher, teacher_id = load_teacher(config.backbone, config.taps, source.weights)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             return Stpm(config, teacher), teacher_id
 
     def network(self, config: ModelConfig, teacher: StateDict, student: StateDict) -> Stpm:
         """Build both pyramids with these weights."""
-        built = pyramid(config.backbone, config.levels)
-        load_state(built, teacher, "the checkpoint's teacher")
-        network = Stpm(config, built)
-        load_state(network.student, student, "the checkpoint's student")
-        return network
+        return with_weights(Stpm(config, pyramid(config.backbone, config.taps)), teacher, student)
 
     def trainer(
         self,
