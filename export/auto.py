@@ -50,7 +50,7 @@ class Tried:
         if self.refusal:
             return f"  {self.precision:5} refused: {self.refusal}"
         kept = ", kept" if is_kept else ""
-        return f"  {self.precision:5} {self.latency_ms:8.2f} ms an image on {self.engine}{kept}"
+        return f"  {self.precision:5} {self.latency_ms:8.2f} ms per image on {self.engine}{kept}"
 
 
 def precisions_here(*, has_labels: bool) -> list[str]:

@@ -276,8 +276,8 @@ def test_auto_keeps_the_fastest_and_says_what_it_tried(
     code, stdout, stderr = run("--ckpt", checkpoint_path, "--out", out, "--precision", "auto")
     assert (code, stdout) == (0, f"{out}\n"), stderr
     assert Bundle(out).manifest.precision == "bf16"
-    assert re.search(r"bf16 +1\.00 ms an image on \w+, kept\n", stderr)
-    assert re.search(r"fp32 +2\.00 ms an image on \w+\n", stderr)
+    assert re.search(r"bf16 +1\.00 ms per image on \w+, kept\n", stderr)
+    assert re.search(r"fp32 +2\.00 ms per image on \w+\n", stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part.stpm"]
 
 
