@@ -59,11 +59,11 @@ struct Result {
     stpm_verdict verdict = STPM_VERDICT_OK;
     std::vector<float> map;            // Detector::info().map_height rows of map_width
     std::vector<stpm_region> regions;  // highest peak first
-    std::vector<stpm_roi> rois;        // the bundle's regions of interest; names are valid while the detector lives
+    std::vector<stpm_roi> rois;        // regions of interest; names are valid while the detector lives
 };
 
-// Views an 8- or 16-bit cv::Mat, or a type with the same members, without a copy. Three channels are
-// taken as BGR, OpenCV's own order; pass a format for any other.
+// Views an 8- or 16-bit cv::Mat, or a type with the same members, without a copy. Three channels
+// are taken as BGR, OpenCV's own order; pass a format for any other.
 template <class Mat>
 stpm_image view(const Mat &mat) {
     constexpr int unsigned8 = 0, unsigned16 = 2;  // CV_8U and CV_16U
