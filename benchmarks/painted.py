@@ -221,7 +221,7 @@ def paint_parts(
 def _command(
     out: Annotated[Path, typer.Argument(help="Folder that receives the categories.")],
     category: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; all of them by default.")
+        list[str] | None, typer.Option(help="Category; may be repeated; all by default.")
     ] = None,
     train_good: int = 100,
     test_good: int = 40,

@@ -37,41 +37,43 @@ class Precision(StrEnum):
 def export(
     context: typer.Context,
     ckpt: Annotated[
-        Path, typer.Option(help="Checkpoint of stpm-train, the STPM authors' code or anomalib.")
+        Path, typer.Option(help="Checkpoint from stpm-train, the STPM authors' code or anomalib.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Bundle to write.", show_default="NAME.stpm")
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of teacher and student; auto keeps the fastest that passes its gates."),
+        typer.Option(help="Of teacher and student; auto takes the fastest that passes all checks."),
     ] = Precision.FP32,
     fp16: Annotated[bool, typer.Option("--fp16", help="Teacher and student in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Teacher and student in bfloat16.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Convolutions in INT8, if that costs no accuracy.")
+        bool, typer.Option("--int8", help="Convolutions in INT8; refused if it costs accuracy.")
     ] = False,
     score: Annotated[
         str | None,
         typer.Option(
-            help="An image's score: max of its map, or topP%, the mean of its highest P percent.",
-            show_default="the checkpoint's, max",
+            help="Image score: max of the map, or topP%, the mean of its highest P percent.",
+            show_default="the checkpoint's score; max if it has none",
         ),
     ] = None,
     camera_size: Annotated[
         str | None,
-        typer.Option(help="HxW of the camera's images, to resize inside the graph."),
+        typer.Option(help="Size of the camera's images, HxW, to resize inside the graph."),
     ] = None,
     tile: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Side of tiles that score a large image whole, at full resolution; for students "
-            "of stpm-train --tile. Larger ones overlap less and need more memory.",
+            help="Side of the tiles that cover a large image at full resolution; for students of "
+            "stpm-train --tile. Larger tiles overlap less and need more memory.",
             show_default=False,
         ),
     ] = 0,
-    batch: Annotated[str, typer.Option(help="Images a run: N, or MIN..MAX for any between.")] = "1",
+    batch: Annotated[
+        str, typer.Option(help="Images per run: N, or MIN..MAX for any number in between.")
+    ] = "1",
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +84,7 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of good images, not trained on, that set the thresholds.",
+            help="Folder of good images, not used in training, to set the thresholds.",
             show_default="the images held out in training",
         ),
     ] = None,
@@ -90,16 +92,18 @@ def export(
         Path | None,
         typer.Option(
             help="Folder of good images to quantise on, for --int8.",
-            show_default="the images trained on",
+            show_default="the training images",
         ),
     ] = None,
     distil: Annotated[
         int,
-        typer.Option(min=0, help="Epochs of fine-tuning the INT8 student on the INT8 teacher."),
+        typer.Option(
+            min=0, help="Epochs for fine-tuning the INT8 student against the INT8 teacher."
+        ),
     ] = 0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Root of a labelled data set to check the accuracy of --int8 on."),
+        typer.Option(help="Root of a labelled data set, to check the accuracy of --int8."),
     ] = None,
     category: Annotated[
         str | None,
@@ -111,7 +115,7 @@ def export(
     false_alarm_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of good parts that may be called anomalous.",
+            help="Share of good parts that may be rejected.",
             show_default="0.01, or the smallest that the images support",
         ),
     ] = None,
@@ -125,7 +129,7 @@ def export(
     ] = None,
     ignore: Annotated[
         list[Path] | None,
-        typer.Option(help="What does not count, a file as for --roi. May be repeated."),
+        typer.Option(help="Region to ignore, a file as for --roi. May be repeated."),
     ] = None,
     min_area: Annotated[
         int,
@@ -138,7 +142,7 @@ def export(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="Engine to verify; may be repeated. tensorrt-rtx is built without a GPU, too.",
+            help="Engine to verify; may be repeated. tensorrt-rtx can be built without a GPU.",
             show_default="all that can run here",
         ),
     ] = None,
@@ -153,19 +157,23 @@ def export(
         int | None, typer.Option(min=1, help="Batch to tune TensorRT for.", show_default="MAX")
     ] = None,
     workspace_mb: Annotated[
-        int, typer.Option(min=1, help="GPU memory that a layer may use while it runs.")
+        int, typer.Option(min=1, help="GPU memory that TensorRT may use for a layer while it runs.")
     ] = 1024,
     optimization_level: Annotated[
-        int, typer.Option(min=0, max=5, help="TensorRT's builder level; 5 searches longest.")
+        int,
+        typer.Option(
+            min=0, max=5, help="TensorRT's builder optimisation level; 5 searches longest."
+        ),
     ] = 3,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For checkpoints of others that lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for foreign checkpoints that lack the teacher."),
     ] = None,
     input_size: Annotated[
         str | None,
         typer.Option(
-            help="HxW of the network's images, for checkpoints of others that do not say it.",
-            show_default="256x256 where it is not said",
+            help="Input size of the network, HxW, for foreign checkpoints that do not record it.",
+            show_default="256x256 if not recorded",
         ),
     ] = None,
     overwrite: Annotated[

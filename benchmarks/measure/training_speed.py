@@ -163,7 +163,7 @@ def training_speed(
         Path | None, typer.Option(show_default="torchvision's cache or hub")
     ] = None,
     input_size: Annotated[int, typer.Option(min=32, help="Side of the network's input.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each program, in turn.")] = 5,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Time epochs of stpm-train and of a plain script in turn, on the processor."""

@@ -33,9 +33,9 @@ def ablation(
         list[str] | None,
         typer.Option(help="Cell of the table; may be repeated.", show_default="all"),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images a cell.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs per cell.")] = 100,
     input_size: Annotated[
-        str, typer.Option(help="Pixels that the networks see, HxW or one number for both.")
+        str, typer.Option(help="Input size of the networks, HxW or one number for both.")
     ] = "256",
     teacher_weights: Annotated[
         list[str] | None,
