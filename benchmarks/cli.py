@@ -326,7 +326,7 @@ def review(
     from stpm.runtime.output.console import progress
 
     if (data is None) == (good is None):
-        raise typer.BadParameter("give --good, and --bad if there are known defects, or --data.")
+        raise typer.BadParameter("give --good (and --bad, if there are known defects), or --data.")
     check_out(out)
     if data is not None:
         from stpm.train.datasets import find_category, open_category

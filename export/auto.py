@@ -100,7 +100,7 @@ def export_fastest(
         if not detectors:
             reasons = " ".join(f"{row.precision}: {row.refusal}" for row in tried)
             raise ExportError(
-                f"no precision passed its gates; name one with --precision. {reasons}"
+                f"no precision passed its checks; choose one with --precision. {reasons}"
             )
         image = next(iter(detectors.values())).bundle.golden().images[0]
         for precision, latency_ms in _latencies(detectors, image).items():

@@ -186,22 +186,22 @@ def export(
     may_quantize = chosen in (Precision.INT8, Precision.AUTO)
     if not may_quantize and (quantize or distil or data or category):
         raise typer.BadParameter(
-            "--quantize, --distil, --data and --category are for INT8 alone: --int8, or "
+            "--quantize, --distil, --data and --category apply only to INT8; add --int8 or "
             "--precision auto."
         )
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
     if tile and chosen is Precision.AUTO:
-        raise typer.BadParameter("--tile takes a --precision, not auto; choose one.")
+        raise typer.BadParameter("--tile cannot be used with --precision auto; choose a precision.")
     limits = parse_batch(batch)
     archs = parse_gpu_archs(gpu_arch)
     if archs and "tensorrt-rtx" not in (engine or ()):
-        raise typer.BadParameter("--gpu-arch is for --engine tensorrt-rtx alone.")
+        raise typer.BadParameter("--gpu-arch applies only to --engine tensorrt-rtx; leave it out.")
     if not any(name in ("tensorrt", "tensorrt-rtx") for name in engine or installed_engines()):
         refuse_ignored(context, TENSORRT_FLAGS, "an export without TensorRT")
     if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
-        raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
+        raise typer.BadParameter(f"got --best-batch {best_batch}, expected a value within --batch.")
     if chosen is not Precision.AUTO:
         _note_imitation(chosen, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
@@ -264,8 +264,9 @@ def _note_imitation(precision: str, engines: list[str] | None) -> None:
     if native is None or precision in native or for_gpu:
         return
     note(
-        f"this processor has no {precision.upper()} arithmetic and imitates it, more slowly than "
-        f"it computes in {' or '.join(native)}; stpm-run --engines shows what runs fast here"
+        f"this processor has no {precision.upper()} arithmetic and emulates it, more slowly "
+        f"than it computes in {' or '.join(native)}; stpm-run --engines shows which "
+        "precisions run fast here"
     )
 
 
@@ -292,17 +293,22 @@ def parse_gpu_archs(text: str | None) -> tuple[str, ...]:
     """
     names = tuple(text.lower().split(",")) if text is not None else ()
     if not all(re.fullmatch(r"sm\d{2,3}", name) for name in names):
-        raise typer.BadParameter(f"got --gpu-arch {text!r}, expected such as sm86,sm89,sm120.")
+        raise typer.BadParameter(
+            f"got --gpu-arch {text!r}, expected a list such as sm86,sm89,sm120."
+        )
     return names
 
 
 def _check_out(bundle: Path, overwrite: bool) -> None:
     if bundle.exists() and not overwrite:
         raise ExportError(
-            f"{bundle}: exists already; replace it with --overwrite, or name another with --out."
+            f"{bundle}: already exists; replace it with --overwrite, or choose another name "
+            "with --out."
         )
     if bundle.exists() and not (bundle / MANIFEST).is_file():
-        raise ExportError(f"{bundle}: is no bundle, and is kept; name another with --out.")
+        raise ExportError(
+            f"{bundle}: is not a bundle, so it is not replaced; choose another name with --out."
+        )
     if not bundle.absolute().parent.is_dir():
         raise ExportError(f"{bundle.parent}: there is no such folder; create it first.")
 
@@ -316,9 +322,9 @@ def _folder_or(folder: Path | None, recorded: list[Path], flag: str) -> list[Pat
     missing = [path for path in recorded if not image_exists(path)]
     if missing:
         raise ExportError(
-            f"{missing[0]}: this image, recorded in training, is not there any more "
-            f"({len(missing)} of {len(recorded)} are missing); restore it, or name a folder of "
-            f"good images with {flag} DIR."
+            f"{missing[0]}: this image, recorded in training, no longer exists "
+            f"({len(missing)} of {len(recorded)} are missing); restore it, or name a folder "
+            f"of good images with {flag} DIR."
         )
     return recorded
 
@@ -334,13 +340,14 @@ def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) 
     count = sum(data_hash(image) in trained_on for image in images)
     if count == len(paths):
         raise ExportError(
-            f"all {count} images of {flag} were trained on, expected others: what a student has "
-            "learned scores too low; name a folder of other good images."
+            f"all {count} images of {flag} were used in training, expected others, because "
+            "images that the student has seen score too low; name a folder of other good "
+            "images."
         )
     if count:
         note(
-            f"{count} of the {len(paths)} images of {flag} were trained on and score too low; "
-            "leave them out"
+            f"{count} of the {len(paths)} images of {flag} were used in training and score "
+            "too low; leave them out"
         )
 
 

@@ -75,8 +75,8 @@ def train(
     say(folder / PAGE)
     if len(good) < len(found.models):
         raise StpmError(
-            f"{len(found.models) - len(good)} of {len(found.models)} models failed; mend what is "
-            "said of them, and run the same again."
+            f"{len(found.models) - len(good)} of {len(found.models)} models failed; fix the "
+            "reasons given for them, and run the same command again."
         )
 
 

@@ -92,7 +92,7 @@ def run(
         _print_engines(bundle, as_json)
         return
     if engines or bundle is None or (not images) == (replay_of is None):
-        raise typer.BadParameter("give a bundle with images or --replay, or --engines.")
+        raise typer.BadParameter("give a bundle and images, a bundle and --replay, or --engines.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
@@ -104,7 +104,10 @@ def run(
     stems = picture_stems(found.images) if save is not None else {}
     for path, stem in stems.items():
         if not path.name.startswith(stem.name):
-            note(f"{path}: its name is too long for pictures; theirs begin with {stem.name}")
+            note(
+                f"{path}: its name is too long for picture files; their names begin with "
+                f"{stem.name}"
+            )
     verdicts: Counter[Verdict] = Counter()
     for path in found.images:
         try:
@@ -130,8 +133,8 @@ def run(
 def _replay(detector: Detector, path: Path) -> None:
     replayed = replay(detector, path, say)
     note(
-        f"{path}: {replayed.same} as recorded, {replayed.different} otherwise, images not kept "
-        f"{replayed.missing}, without a score {replayed.unscored}"
+        f"{path}: {replayed.same} as recorded, {replayed.different} different, "
+        f"{replayed.missing} images not kept, {replayed.unscored} without a score"
     )
     if not replayed.holds:
         raise typer.Exit(1)

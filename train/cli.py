@@ -295,8 +295,8 @@ def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
         raise StpmError(f"{checkpoint}: is a folder; name a file with --out.")
     if checkpoint.exists() and not (resume or overwrite):
         raise StpmError(
-            f"{checkpoint}: exists already; continue it with --resume, replace it with "
-            "--overwrite, or name another with --out."
+            f"{checkpoint}: already exists; continue it with --resume, replace it with "
+            "--overwrite, or choose another name with --out."
         )
     if not checkpoint.parent.is_dir():
         raise StpmError(f"{checkpoint.parent}: there is no such folder; create it first.")

@@ -163,10 +163,10 @@ def _anomalib(
     checkpoint: Checkpoint, frames: Sequence[Image8], python: Path | None, precision: str
 ) -> Iterator[Contender]:
     if python is None:
-        raise BackendError(f"not asked for; {ANOMALIB_INSTALL}, then --anomalib")
+        raise BackendError(f"not requested; {ANOMALIB_INSTALL}, then --anomalib")
     config = checkpoint.config
     if not isinstance(config, ModelConfig):
-        raise BackendError(f"runs stpm, not {config.method}")
+        raise BackendError(f"supports only stpm, not {config.method}")
     settings = {
         "backbone": config.backbone,
         "levels": config.levels,

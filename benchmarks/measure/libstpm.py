@@ -59,7 +59,7 @@ class Program:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise BackendError("stpm_bench ended; its message above says why.")
+            raise BackendError("stpm_bench failed; its message above gives the reason.")
         return [float(number) for number in answer.split()]
 
 

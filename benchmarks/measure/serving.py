@@ -73,7 +73,7 @@ def load(make: Callable[[], Ask], image: NDArray[np.uint8], clients: int, second
     # Also those that were begun before the end and answered after it.
     elapsed = max(lasted for *_, lasted in found)
     if not times:
-        raise DataError(f"none of {clients} clients was answered; see the server's log.")
+        raise DataError(f"none of {clients} clients got an answer; see the server's log.")
     return {
         "clients": clients,
         "seconds": elapsed,

@@ -76,8 +76,8 @@ def ablation(
     print_tables([_table(axis, runs, lines)])
     if failures:
         raise StpmError(
-            f"{len(failures)} of {len(runs)} runs could not be done ({', '.join(failures)}); see "
-            "the lines above, and repeat the command."
+            f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); see the "
+            "lines above, then repeat the command."
         )
 
 
@@ -106,7 +106,7 @@ def _run_all(runs: Sequence[Run], data: Path, out: Path) -> tuple[list[dict[str,
         title = f"{number}/{len(runs)}: {run.stem}"
         line = finished(out, run)
         if line is not None:
-            note(f"{title}, done before")
+            note(f"{title}, already done")
             lines.append(line)
             continue
         note(title)
@@ -116,7 +116,7 @@ def _run_all(runs: Sequence[Run], data: Path, out: Path) -> tuple[list[dict[str,
             note(f"{title}, left out: {error}")
             failures.append(run.stem)
         except KeyboardInterrupt:
-            note(f"interrupted in {run.stem}; repeat the command to go on")
+            note(f"interrupted in {run.stem}; repeat the command to continue")
             raise typer.Exit(130) from None
     return lines, failures
 

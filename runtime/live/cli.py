@@ -123,7 +123,9 @@ def live(
     plan, addresses = LinePlan(()), list(sink or ())
     if bundle.suffix == ".toml":
         if source or watch or shadow or move:
-            raise typer.BadParameter("a line's file names its cameras itself.")
+            raise typer.BadParameter(
+                "LINE.toml names its own cameras; leave out sources, --watch, --shadow and --move."
+            )
         plan = read_line(bundle)
         addresses += plan.settings.get("sinks", [])
         record = bundle.parent / plan.settings.get("record", record)
@@ -153,11 +155,14 @@ def live(
         )
     names = [camera.name for camera in plan.cameras]
     if len(set(names)) < len(names):
-        raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected names that differ.")
+        raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected different names.")
     limit = parse_seconds(cycle_time) if cycle_time else None
     kept = Record(record)
     if kept.torn:
-        note(f"{record}: the last line was cut short, and nobody told of it; it is removed")
+        note(
+            f"{record}: the last line was incomplete and had not been sent to any sink; it was "
+            "removed"
+        )
     cameras = _open_cameras(plan.cameras, threads, drift_level, frozenset(kept.images))
     deliveries = [Delivery(address, open_sink(address)) for address in addresses]
     station = Station(
@@ -197,7 +202,9 @@ def summary(station: Station) -> list[str]:
             f"p99 {p99:.1f} ms"
         )
         if camera.shadow is not None:
-            lines.append(f"{camera.name}: the shadow differs in {camera.shadow_differs} verdicts")
+            lines.append(
+                f"{camera.name}: the shadow bundle differs in {camera.shadow_differs} verdicts"
+            )
     if station.cycle_time is not None:
         lines.append(f"later than {1e3 * station.cycle_time:g} ms: {station.late} verdicts")
     lines += [f"{d.address}: {d.sent} delivered, {d.lost} not" for d in station.deliveries]
@@ -278,8 +285,8 @@ def _drift_teller() -> Callable[[Event], None]:
                 told.add((camera, name))
             if is_new:
                 note(
-                    f"{camera}: the {name} has changed since the calibration; look at the light, "
-                    "the lens and the parts, and calibrate again"
+                    f"{camera}: the {name} has changed since calibration; check lighting, "
+                    "lens and parts, and calibrate again"
                 )
 
     return tell

@@ -74,14 +74,14 @@ def triton(
     contract = opened.manifest.input
     if backend is TritonBackend.ONNXRUNTIME and contract.batch[0] == contract.batch[1]:
         note(
-            f"{bundle}: its graph takes {contract.batch[0]} image(s) a run, so no batches are "
-            "formed; export with --batch 1..8 for that"
+            f"{bundle}: its graph takes {contract.batch[0]} image(s) per run, so no batches "
+            "are formed; to allow batches, export with --batch 1..8"
         )
     if backend is TritonBackend.ONNXRUNTIME and contract.resize == "host":
         height, width = contract.size
         note(
-            f"{bundle}: takes images of {height}x{width}; for the camera's size export with "
-            "--camera-size, or take --backend python"
+            f"{bundle}: takes images of {height}x{width}; for the camera's image size, "
+            "export with --camera-size, or use --backend python"
         )
     say(folder)
 

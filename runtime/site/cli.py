@@ -108,14 +108,18 @@ def calibrate(
     The bundle is replaced as a whole or not at all, and keeps a record of its old thresholds.
     """
     if (threshold is None) == (not good):
-        raise typer.BadParameter("give good images, or --threshold without images.")
+        raise typer.BadParameter("give either good images or --threshold.")
     others = (false_alarm_rate, warn_rate, min_area)
     if threshold is not None and (bad or roi or ignore or whole_image or any(others)):
         raise typer.BadParameter(
-            "--threshold takes no other limit and no region; calibrate on good images."
+            "--threshold cannot be combined with other limits, regions or --bad; calibrate "
+            "on good images instead."
         )
     if whole_image and (roi or ignore):
-        raise typer.BadParameter("--whole-image drops the regions that --roi and --ignore name.")
+        raise typer.BadParameter(
+            "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
+            "leave one out."
+        )
     opened = Bundle(bundle)
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
@@ -208,7 +212,7 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
     interval = f", 95% interval {low:.2%} to {high:.2%}" if (low, high) != (0, 1) else ""
     warn = ""
     if after.warn_threshold is not None and after.warn_rate is not None:
-        warn = f"; to be looked at above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
+        warn = f"; inspect above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
     return (
         f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, "
         f"for {after.false_alarm_rate:.2%} false alarms ({after.image_count} good images"
@@ -218,8 +222,8 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
 
 def _table(bundle: Path, rows: list[Finds], total: int) -> list[str]:
     lines = [
-        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, {row.rejected} good "
-        f"images rejected, {row.false_alarm_rate:.2%} false alarms promised"
+        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, {row.rejected} "
+        f"good images rejected, {row.false_alarm_rate:.2%} false alarms expected at most"
         for row in rows
     ]
     if rows:

@@ -170,7 +170,7 @@ def test_what_is_no_bundle_is_kept(checkpoint_path: Path, tmp_path: Path, name: 
     code, _, stderr = run("--ckpt", checkpoint_path, "--out", tmp_path / name, "--overwrite")
     assert code == 1
     assert stderr.count("\n") == 1
-    assert "no bundle" in stderr
+    assert "is not a bundle" in stderr
     assert photo.read_bytes() == b"pixels"
 
 
@@ -297,7 +297,7 @@ def test_auto_leaves_out_what_fails_its_gate(
         "--ckpt", checkpoint_path, "--out", tmp_path / "b.stpm", "--precision", "auto"
     )
     assert code == 1
-    assert "error: no precision passed its gates; name one with --precision." in stderr
+    assert "error: no precision passed its checks; choose one with --precision." in stderr
     assert not (tmp_path / "b.stpm").exists()
 
 

@@ -92,17 +92,20 @@ def device(
         train_models(plan_of, content, write)
     write()
     for name in content["left_out"]:
-        note(f"left out for want of time: {name}")
+        note(f"left out for lack of time: {name}")
     note(f"{out}: written after {content['minutes']:.1f} minutes")
 
 
 def _check(model: Path, contenders: list[str] | None, on: str) -> None:
     if on == "cuda" and not gpu_count():
-        raise DataError("there is no NVIDIA GPU; run this where there is one, or try --device cpu.")
+        raise DataError(
+            "there is no NVIDIA GPU here; run this on a machine with one, or try it with "
+            "--device cpu."
+        )
     if not (model.is_file() and model.with_suffix(".stpm").is_dir()):
         raise DataError(
-            f"{model}: got no checkpoint with a bundle beside it, expected NAME.pt and NAME.stpm; "
-            "name the checkpoint."
+            f"{model}: got no checkpoint with a bundle beside it, expected NAME.pt and "
+            "NAME.stpm; give the path of the checkpoint."
         )
     for name in contenders or ():
         if name not in (*CONTENDERS, *SABOTEURS):
