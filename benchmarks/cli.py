@@ -43,27 +43,34 @@ def accuracy(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints or bundles.")],
     data: Annotated[
         Path,
-        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
+        typer.Option(
+            help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or a set laid out like one."
+        ),
     ],
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the model's name")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="Take every Nth image, for example of a video.")
+    ] = 1,
     engine: Annotated[
         str | None,
-        typer.Option(help="Engine that bundles run on.", show_default="all verified and installed"),
+        typer.Option(
+            help="Engine that bundles run on.", show_default="all that are verified and installed"
+        ),
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     gallery: Annotated[
-        Path | None, typer.Option(help="Folder for pictures of input, heat map and truth.")
+        Path | None, typer.Option(help="Folder for pictures of input, heat map and ground truth.")
     ] = None,
 ) -> None:
-    """Evaluate checkpoints and bundles on labelled images, beside the published figures.
+    """Evaluate checkpoints and bundles on labelled images, compared with the published figures.
 
-    The table by kind of defect is the first model's; --out holds everyone's.
+    The table by kind of defect is for the first model; --out has it for all.
     """
     from stpm.benchmarks.measure.accuracy import accuracy_result
     from stpm.benchmarks.report.tables_accuracy import accuracy_tables
@@ -94,24 +101,24 @@ def latency(
     ] = None,
     scenario: Annotated[
         list[Scenario] | None,
-        typer.Option(
-            help="MLPerf Inference's scenario; may be repeated.", show_default="all three"
-        ),
+        typer.Option(help="MLPerf Inference scenario; may be repeated.", show_default="all three"),
     ] = None,
     image_size: Annotated[
         list[str] | None,
-        typer.Option(help="HxW of the camera; may be repeated.", show_default="the graph's input"),
+        typer.Option(
+            help="Camera image size, HxW; may be repeated.", show_default="the graph's input"
+        ),
     ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(help="May be repeated.", min=1, show_default="1")
     ] = None,
     streams: Annotated[
         list[int] | None,
-        typer.Option(help="Threads that score at once; may be repeated.", show_default="2"),
+        typer.Option(help="Threads that score in parallel; may be repeated.", show_default="2"),
     ] = None,
     threads: Annotated[
         list[int] | None,
-        typer.Option(help="Processor threads of a run.", show_default="the engine's choice"),
+        typer.Option(help="CPU threads per run.", show_default="the engine's choice"),
     ] = None,
     count: Annotated[int, typer.Option(help="Images to score in each case.", min=1)] = 200,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 10,
@@ -119,7 +126,7 @@ def latency(
 ) -> None:
     """Time bundles by stage and scenario, in interleaved rounds.
 
-    Every combination of the options is a case. Times go from a frame in memory to the decision.
+    Every combination of the options is a case. Times run from a frame in memory to the decision.
     """
     from stpm.benchmarks.measure.latency import SCENARIOS, LatencyPlan, latency_result
     from stpm.benchmarks.report.tables_speed import latency_tables
@@ -144,28 +151,37 @@ def latency(
 @known_errors
 def peers(
     ckpt: Annotated[Path, typer.Argument(help="Checkpoint that the bundles were exported from.")],
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles; ratios are to the first.")],
+    bundles: Annotated[
+        list[Path], typer.Argument(help="Bundles; ratios are relative to the first.")
+    ],
     data: Annotated[Path, typer.Option(help="Root of a data set, as for stpm-train.")],
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the model's name")
     ] = None,
     anomalib: Annotated[
         Path | None,
-        typer.Option(help="Python of an environment with anomalib; see docs/benchmarks.md."),
+        typer.Option(
+            help="Python interpreter of an environment with anomalib; see docs/benchmarks.md."
+        ),
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Take every Nth test image.")] = 1,
     bundles_only: Annotated[
-        bool, typer.Option("--bundles-only", help="Leave out other programs.")
+        bool, typer.Option("--bundles-only", help="Leave out other programs and time only bundles.")
     ] = False,
-    count: Annotated[int, typer.Option(help="Images that each scores while timed.", min=1)] = 200,
+    count: Annotated[
+        int, typer.Option(help="Images that each contender scores while timed.", min=1)
+    ] = 200,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 20,
-    warm_up: Annotated[int, typer.Option(help="Images each before the first round.", min=0)] = 3,
+    warm_up: Annotated[
+        int, typer.Option(help="Images that each contender scores before the first round.", min=0)
+    ] = 3,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Compare bundles with torch, other engines and anomalib: maps first, then time.
+    """Compare bundles with torch, other engines and anomalib: first maps, then times.
 
     Bundles of other methods are compared with their own reference, and timed in the same rounds.
     """
@@ -191,7 +207,7 @@ def peers(
 @main.command()
 @known_errors
 def baselines(
-    ckpt: Annotated[Path, typer.Argument(help="Checkpoint whose teacher describes pixels.")],
+    ckpt: Annotated[Path, typer.Argument(help="Checkpoint whose teacher gives the descriptors.")],
     data: Annotated[Path, typer.Option(help="Root of a data set, as for stpm-train.")],
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the model's name")
@@ -201,18 +217,19 @@ def baselines(
         float, typer.Option(min=0.001, max=1, help="Share of the good images to learn from.")
     ] = 1.0,
     vectors: Annotated[
-        int, typer.Option(min=10, help="Descriptors that the shallow ones learn from.")
+        int, typer.Option(min=10, help="Descriptors that 1-NN, K-means and OC-SVM learn from.")
     ] = 20_000,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of the autoencoders.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="Fixes everything that is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
-    """Evaluate 1-NN, K-means, OC-SVM and two autoencoders beside a checkpoint.
+    """Evaluate 1-NN, K-means, OC-SVM and two autoencoders, compared with a checkpoint.
 
-    The first three learn from its teacher's descriptors, the others from images of its input size.
+    The first three learn from the checkpoint's teacher descriptors, the others from images.
     """
     from stpm.benchmarks.report.tables_accuracy import accuracy_tables
 
@@ -241,7 +258,7 @@ def baselines(
 @known_errors
 def compare(
     a: Annotated[Path, typer.Argument(help="Result file.")],
-    b: Annotated[Path, typer.Argument(help="Another of the same kind.")],
+    b: Annotated[Path, typer.Argument(help="Another result file of the same kind.")],
 ) -> None:
     """Compare two result files case by case, B against A, with intervals."""
     from stpm.benchmarks.report.compare import compare_files
@@ -256,15 +273,15 @@ def compare(
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Result files that --out wrote, and results.jsonl of ablations."),
+        typer.Argument(help="Result files written by --out, and results.jsonl of ablations."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="File to write; .md makes Markdown.")
+        Path, typer.Option("--out", "-o", help="File to write; with .md, Markdown.")
     ] = Path("report.html"),
 ) -> None:
-    """Make one page of results to show: verdict, tables, plots, pictures, origin.
+    """Make one page of results: verdict, tables, plots, pictures, provenance.
 
-    The page needs no network and holds the pictures of accuracy --gallery.
+    The page needs no network and contains the pictures of accuracy --gallery.
     """
     check_out(out)
     try:
@@ -289,26 +306,27 @@ def review(
         list[str] | None, typer.Option(help="Known defects: a file, folder or glob; repeatable.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Root of a labelled data set, in place of both.")
+        Path | None, typer.Option(help="Root of a labelled data set, instead of --good and --bad.")
     ] = None,
     category: Annotated[
         str | None, typer.Option(help="Category of --data.", show_default="the bundle's name")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Such as onnxruntime.", show_default="the fastest here")
+        str | None,
+        typer.Option(help="Engine, such as onnxruntime.", show_default="the fastest here"),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.")] = Path(
         "review.html"
     ),
 ) -> None:
-    """Make one page to choose a threshold by eye: drag it, and see who changes sides."""
+    """Make one page to choose a threshold by eye: drag it and see which verdicts change."""
     from stpm.benchmarks.review.page import write_review
     from stpm.runtime.detector import Detector
     from stpm.runtime.images.listing import find_images
     from stpm.runtime.output.console import progress
 
     if (data is None) == (good is None):
-        raise typer.BadParameter("give --good, and --bad if there are known defects, or --data.")
+        raise typer.BadParameter("give --good (and --bad, if there are known defects), or --data.")
     check_out(out)
     if data is not None:
         from stpm.train.datasets import find_category, open_category

@@ -145,22 +145,28 @@ def _free_folders(root: Path, categories: Sequence[str]) -> list[Path]:
     """Returns one folder per category; raises DataError for a strange or an occupied one."""
     for category in categories:
         if category not in CATEGORIES:
-            raise DataError(f"got category {category!r}; choose from {', '.join(CATEGORIES)}")
+            raise DataError(
+                f"got category {category!r}, expected one of {', '.join(CATEGORIES)}; choose one."
+            )
     folders = [root / category for category in dict.fromkeys(categories)]
     for folder in folders:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataError(f"{folder} exists and is not empty; remove it or paint elsewhere")
+            raise DataError(
+                f"{folder}: exists and is not empty; remove it, or choose another folder."
+            )
     return folders
 
 
 def _refuse_numbers(counts: Sequence[int], tile_size: int, seed: int) -> None:
     """Raises DataError for numbers that cannot be painted."""
     if not MIN_TILE <= tile_size <= MAX_TILE:
-        raise DataError(f"got tile size {tile_size}; choose {MIN_TILE} to {MAX_TILE} pixels")
+        raise DataError(
+            f"got tile size {tile_size}, expected {MIN_TILE} to {MAX_TILE} pixels; choose another."
+        )
     if min(counts) < 1:
-        raise DataError(f"got a count of {min(counts)}; ask for at least 1 image")
+        raise DataError(f"got a count of {min(counts)}, expected at least 1 image; raise it.")
     if seed < 0:
-        raise DataError(f"got seed {seed}; choose 0 or more")
+        raise DataError(f"got seed {seed}, expected 0 or more; choose another.")
 
 
 def _write(folder: Path, images: Iterator[tuple[str, Grey]]) -> None:
@@ -214,14 +220,14 @@ def paint_parts(
                     folder.rmdir()
                 Path(unfinished, folder.name).rename(folder)
     except OSError as error:
-        raise DataError(f"cannot write to {root} ({error}); choose another folder") from error
+        raise DataError(f"cannot write to {root} ({error}); choose another folder.") from error
     return folders
 
 
 def _command(
     out: Annotated[Path, typer.Argument(help="Folder that receives the categories.")],
     category: Annotated[
-        list[str] | None, typer.Option(help="Repeat for several; all of them by default.")
+        list[str] | None, typer.Option(help="Category; may be repeated; all by default.")
     ] = None,
     train_good: int = 100,
     test_good: int = 40,

@@ -50,7 +50,7 @@ class Tried:
         if self.refusal:
             return f"  {self.precision:5} refused: {self.refusal}"
         kept = ", kept" if is_kept else ""
-        return f"  {self.precision:5} {self.latency_ms:8.2f} ms an image on {self.engine}{kept}"
+        return f"  {self.precision:5} {self.latency_ms:8.2f} ms per image on {self.engine}{kept}"
 
 
 def precisions_here(*, has_labels: bool) -> list[str]:
@@ -100,7 +100,7 @@ def export_fastest(
         if not detectors:
             reasons = " ".join(f"{row.precision}: {row.refusal}" for row in tried)
             raise ExportError(
-                f"no precision passed its gates; name one with --precision. {reasons}"
+                f"no precision passed its checks; choose one with --precision. {reasons}"
             )
         image = next(iter(detectors.values())).bundle.golden().images[0]
         for precision, latency_ms in _latencies(detectors, image).items():

@@ -37,41 +37,43 @@ class Precision(StrEnum):
 def export(
     context: typer.Context,
     ckpt: Annotated[
-        Path, typer.Option(help="Checkpoint of stpm-train, the STPM authors' code or anomalib.")
+        Path, typer.Option(help="Checkpoint from stpm-train, the STPM authors' code or anomalib.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Bundle to write.", show_default="NAME.stpm")
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="Of teacher and student; auto keeps the fastest that passes its gates."),
+        typer.Option(help="Of teacher and student; auto takes the fastest that passes all checks."),
     ] = Precision.FP32,
     fp16: Annotated[bool, typer.Option("--fp16", help="Teacher and student in FP16.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Teacher and student in bfloat16.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Convolutions in INT8, if that costs no accuracy.")
+        bool, typer.Option("--int8", help="Convolutions in INT8; refused if it costs accuracy.")
     ] = False,
     score: Annotated[
         str | None,
         typer.Option(
-            help="An image's score: max of its map, or topP%, the mean of its highest P percent.",
-            show_default="the checkpoint's, max",
+            help="Image score: max of the map, or topP%, the mean of its highest P percent.",
+            show_default="the checkpoint's score; max if it has none",
         ),
     ] = None,
     camera_size: Annotated[
         str | None,
-        typer.Option(help="HxW of the camera's images, to resize inside the graph."),
+        typer.Option(help="Size of the camera's images, HxW, to resize inside the graph."),
     ] = None,
     tile: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Side of tiles that score a large image whole, at full resolution; for students "
-            "of stpm-train --tile. Larger ones overlap less and need more memory.",
+            help="Side of the tiles that cover a large image at full resolution; for students of "
+            "stpm-train --tile. Larger tiles overlap less and need more memory.",
             show_default=False,
         ),
     ] = 0,
-    batch: Annotated[str, typer.Option(help="Images a run: N, or MIN..MAX for any between.")] = "1",
+    batch: Annotated[
+        str, typer.Option(help="Images per run: N, or MIN..MAX for any number in between.")
+    ] = "1",
     verify: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +84,7 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of good images, not trained on, that set the thresholds.",
+            help="Folder of good images, not used in training, to set the thresholds.",
             show_default="the images held out in training",
         ),
     ] = None,
@@ -90,16 +92,18 @@ def export(
         Path | None,
         typer.Option(
             help="Folder of good images to quantise on, for --int8.",
-            show_default="the images trained on",
+            show_default="the training images",
         ),
     ] = None,
     distil: Annotated[
         int,
-        typer.Option(min=0, help="Epochs of fine-tuning the INT8 student on the INT8 teacher."),
+        typer.Option(
+            min=0, help="Epochs for fine-tuning the INT8 student against the INT8 teacher."
+        ),
     ] = 0,
     data: Annotated[
         Path | None,
-        typer.Option(help="Root of a labelled data set to check the accuracy of --int8 on."),
+        typer.Option(help="Root of a labelled data set, to check the accuracy of --int8."),
     ] = None,
     category: Annotated[
         str | None,
@@ -111,7 +115,7 @@ def export(
     false_alarm_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of good parts that may be called anomalous.",
+            help="Share of good parts that may be rejected.",
             show_default="0.01, or the smallest that the images support",
         ),
     ] = None,
@@ -125,7 +129,7 @@ def export(
     ] = None,
     ignore: Annotated[
         list[Path] | None,
-        typer.Option(help="What does not count, a file as for --roi. May be repeated."),
+        typer.Option(help="Region to ignore, a file as for --roi. May be repeated."),
     ] = None,
     min_area: Annotated[
         int,
@@ -138,7 +142,7 @@ def export(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="Engine to verify; may be repeated. tensorrt-rtx is built without a GPU, too.",
+            help="Engine to verify; may be repeated. tensorrt-rtx can be built without a GPU.",
             show_default="all that can run here",
         ),
     ] = None,
@@ -153,19 +157,23 @@ def export(
         int | None, typer.Option(min=1, help="Batch to tune TensorRT for.", show_default="MAX")
     ] = None,
     workspace_mb: Annotated[
-        int, typer.Option(min=1, help="GPU memory that a layer may use while it runs.")
+        int, typer.Option(min=1, help="GPU memory that TensorRT may use for a layer while it runs.")
     ] = 1024,
     optimization_level: Annotated[
-        int, typer.Option(min=0, max=5, help="TensorRT's builder level; 5 searches longest.")
+        int,
+        typer.Option(
+            min=0, max=5, help="TensorRT's builder optimisation level; 5 searches longest."
+        ),
     ] = 3,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For checkpoints of others that lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for foreign checkpoints that lack the teacher."),
     ] = None,
     input_size: Annotated[
         str | None,
         typer.Option(
-            help="HxW of the network's images, for checkpoints of others that do not say it.",
-            show_default="256x256 where it is not said",
+            help="Input size of the network, HxW, for foreign checkpoints that do not record it.",
+            show_default="256x256 if not recorded",
         ),
     ] = None,
     overwrite: Annotated[
@@ -178,22 +186,22 @@ def export(
     may_quantize = chosen in (Precision.INT8, Precision.AUTO)
     if not may_quantize and (quantize or distil or data or category):
         raise typer.BadParameter(
-            "--quantize, --distil, --data and --category are for INT8 alone: --int8, or "
+            "--quantize, --distil, --data and --category apply only to INT8; add --int8 or "
             "--precision auto."
         )
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
     if tile and chosen is Precision.AUTO:
-        raise typer.BadParameter("--tile takes a --precision, not auto; choose one.")
+        raise typer.BadParameter("--tile cannot be used with --precision auto; choose a precision.")
     limits = parse_batch(batch)
     archs = parse_gpu_archs(gpu_arch)
     if archs and "tensorrt-rtx" not in (engine or ()):
-        raise typer.BadParameter("--gpu-arch is for --engine tensorrt-rtx alone.")
+        raise typer.BadParameter("--gpu-arch applies only to --engine tensorrt-rtx; leave it out.")
     if not any(name in ("tensorrt", "tensorrt-rtx") for name in engine or installed_engines()):
         refuse_ignored(context, TENSORRT_FLAGS, "an export without TensorRT")
     if best_batch is not None and not limits[0] <= best_batch <= limits[1]:
-        raise typer.BadParameter(f"got --best-batch {best_batch}, expected one within --batch.")
+        raise typer.BadParameter(f"got --best-batch {best_batch}, expected a value within --batch.")
     if chosen is not Precision.AUTO:
         _note_imitation(chosen, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
@@ -256,8 +264,9 @@ def _note_imitation(precision: str, engines: list[str] | None) -> None:
     if native is None or precision in native or for_gpu:
         return
     note(
-        f"this processor has no {precision.upper()} arithmetic and imitates it, more slowly than "
-        f"it computes in {' or '.join(native)}; stpm-run --engines shows what runs fast here"
+        f"this processor has no {precision.upper()} arithmetic and emulates it, more slowly "
+        f"than it computes in {' or '.join(native)}; stpm-run --engines shows which "
+        "precisions run fast here"
     )
 
 
@@ -284,17 +293,22 @@ def parse_gpu_archs(text: str | None) -> tuple[str, ...]:
     """
     names = tuple(text.lower().split(",")) if text is not None else ()
     if not all(re.fullmatch(r"sm\d{2,3}", name) for name in names):
-        raise typer.BadParameter(f"got --gpu-arch {text!r}, expected such as sm86,sm89,sm120.")
+        raise typer.BadParameter(
+            f"got --gpu-arch {text!r}, expected a list such as sm86,sm89,sm120."
+        )
     return names
 
 
 def _check_out(bundle: Path, overwrite: bool) -> None:
     if bundle.exists() and not overwrite:
         raise ExportError(
-            f"{bundle}: exists already; replace it with --overwrite, or name another with --out."
+            f"{bundle}: already exists; replace it with --overwrite, or choose another name "
+            "with --out."
         )
     if bundle.exists() and not (bundle / MANIFEST).is_file():
-        raise ExportError(f"{bundle}: is no bundle, and is kept; name another with --out.")
+        raise ExportError(
+            f"{bundle}: is not a bundle, so it is not replaced; choose another name with --out."
+        )
     if not bundle.absolute().parent.is_dir():
         raise ExportError(f"{bundle.parent}: there is no such folder; create it first.")
 
@@ -308,9 +322,9 @@ def _folder_or(folder: Path | None, recorded: list[Path], flag: str) -> list[Pat
     missing = [path for path in recorded if not image_exists(path)]
     if missing:
         raise ExportError(
-            f"{missing[0]}: this image, recorded in training, is not there any more "
-            f"({len(missing)} of {len(recorded)} are missing); restore it, or name a folder of "
-            f"good images with {flag} DIR."
+            f"{missing[0]}: this image, recorded in training, no longer exists "
+            f"({len(missing)} of {len(recorded)} are missing); restore it, or name a folder "
+            f"of good images with {flag} DIR."
         )
     return recorded
 
@@ -326,13 +340,14 @@ def _check_not_trained_on(checkpoint: Checkpoint, paths: list[Path], flag: str) 
     count = sum(data_hash(image) in trained_on for image in images)
     if count == len(paths):
         raise ExportError(
-            f"all {count} images of {flag} were trained on, expected others: what a student has "
-            "learned scores too low; name a folder of other good images."
+            f"all {count} images of {flag} were used in training, expected others, because "
+            "images that the student has seen score too low; name a folder of other good "
+            "images."
         )
     if count:
         note(
-            f"{count} of the {len(paths)} images of {flag} were trained on and score too low; "
-            "leave them out"
+            f"{count} of the {len(paths)} images of {flag} were used in training and score "
+            "too low; leave them out"
         )
 
 

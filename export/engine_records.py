@@ -23,9 +23,10 @@ def verify_engine(
     tolerance = TOLERANCES[precision]
     if not parity.holds(tolerance):
         raise ParityError(
-            f"{name} differs from the reference in torch by {parity.map_difference:.2g} of a map's "
-            f"maximum and {parity.score_difference:.2g} of a score, expected at most "
-            f"{tolerance:.2g} in {precision}; no bundle was written, export in another precision."
+            f"{name} differs from the torch reference by {parity.map_difference:.2g} of a "
+            f"map's maximum and {parity.score_difference:.2g} of a score, expected at most "
+            f"{tolerance:.2g} in {precision}; no bundle was written, export in another "
+            "precision."
         )
     return asdict(parity)
 

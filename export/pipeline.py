@@ -166,7 +166,7 @@ def _build_int8(
     choices = quantization_choices(quantization, model.input_size, options.bit_depth)
     for pixels in islice(choices, MOST_CHOICES):
         if refusal is not None:
-            report(f"{refusal.reason}; quantising on other images")
+            report(f"{refusal.reason}; quantising with other images")
         try:
             quantized = quantize(model, pixels)
             if options.distil:
@@ -239,8 +239,8 @@ def _check_before_work(
 ) -> None:
     if not verify or not calibration:
         raise ExportError(
-            "the checkpoint records no held-out images; name a folder of good images that were "
-            "not trained on with --calibrate DIR."
+            "the checkpoint records no held-out images; name a folder of good images that "
+            "were not used in training with --calibrate DIR."
         )
     if options.false_alarm_rate is not None:
         check_image_count(len(calibration), options.false_alarm_rate)
@@ -264,12 +264,12 @@ def _check_int8(checkpoint: Checkpoint, quantization: Sequence[Path]) -> None:
     if not open_method(method).quantizes:
         able = ", ".join(name for name in METHODS if open_method(name).quantizes)
         raise ExportError(
-            f"INT8 is for the methods {able}, got {method}; export in another precision."
+            f"got INT8 with method {method}, expected one of {able}; export in another precision."
         )
     if not quantization:
         raise ExportError(
-            "the checkpoint records no images that were trained on; name a folder of good images "
-            "to quantise on with --quantize DIR."
+            "the checkpoint records no training images; name a folder of good images for "
+            "quantisation with --quantize DIR."
         )
 
 

@@ -57,6 +57,6 @@ def check_signed(engine: str, model: bytes) -> None:
     for node in graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and unsigned & {*node.input[2:]}:
             raise BackendError(
-                f"{engine} quantises to signed integers alone, and node {node.name} to uint8; "
-                "export in another precision for this engine."
+                f"{engine} supports only signed integers, got node {node.name} quantised to "
+                "uint8; export in another precision for this engine."
             )

@@ -150,8 +150,8 @@ def tiling_of(
     except ValueError as error:
         smallest = 2 * margin + stride
         raise ExportError(
-            f"{error}, expected tiles of at least {smallest} pixels, better twice that; choose a "
-            "larger --tile."
+            f"{error}, expected tiles of at least {smallest} pixels, better twice as many; "
+            "choose a larger --tile."
         ) from None
     return tiling
 

@@ -74,7 +74,8 @@ def _start(model: Model, key: str) -> None:
     if model.folder.exists() and not (mark.is_file() and mark.read_text(encoding="utf-8") == key):
         if not mark.is_file() and any(model.folder.iterdir()):
             raise StpmError(
-                f"{model.folder}: is there and no model of a fleet; name another folder with --out."
+                f"{model.folder}: exists but is not a model of a fleet; choose another "
+                "folder with --out."
             )
         shutil.rmtree(model.folder)
     model.folder.mkdir(parents=True, exist_ok=True)

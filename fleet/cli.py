@@ -24,19 +24,19 @@ def fleet(_version: Version = False) -> None:
 @main.command()
 @known_errors
 def train(
-    plan: Annotated[Path, typer.Argument(help="fleet.toml: products, seeds, and flags for all.")],
+    plan: Annotated[Path, typer.Argument(help="fleet.toml: products, seeds and common flags.")],
     out: Annotated[
         Path | None,
         typer.Option(
             file_okay=False,
             help="Folder for the models.",
-            show_default="beside the file, named as it",
+            show_default="beside the file, with its name",
         ),
     ] = None,
 ) -> None:
-    """Train, export, verify, calibrate and measure a fleet; run again, it goes on where it stopped.
+    """Train, export, verify, calibrate and measure a fleet; run it again to continue.
 
-    Exits with 1 where a model failed; the others are done all the same.
+    Exits with 1 if a model failed; the others are completed all the same.
     """
     check_extra("ray", "torch", extra="fleet")
     from stpm.benchmarks.records.header import header
@@ -75,30 +75,30 @@ def train(
     say(folder / PAGE)
     if len(good) < len(found.models):
         raise StpmError(
-            f"{len(found.models) - len(good)} of {len(found.models)} models failed; mend what is "
-            "said of them, and run the same again."
+            f"{len(found.models) - len(good)} of {len(found.models)} models failed; fix the "
+            "reasons given for them, and run the same command again."
         )
 
 
 @main.command()
 @known_errors
 def score(
-    bundle: Annotated[str, typer.Argument(help="The folder NAME.stpm, or s3://... of one.")],
+    bundle: Annotated[str, typer.Argument(help="The folder NAME.stpm, or its s3://... address.")],
     images: Annotated[str, typer.Argument(help="Folder of images, or s3://, gs://, https://.")],
     out: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="Folder of Parquet files.", show_default="NAME_scores"),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
+        str | None, typer.Option(help="Engine, such as openvino.", show_default="the fastest here")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Engines at once, of one processor thread each.")
+        int, typer.Option(min=1, help="Engines that run in parallel, with one CPU thread each.")
     ] = 2,
 ) -> None:
-    """Score archived images into Parquet: a row an image, and one for what cannot be read.
+    """Score archived images into Parquet: one row per image, also for those that cannot be read.
 
-    Run again, it scores what is not in the files yet.
+    Run it again to score the images that are not in the files yet.
     """
     check_extra("fsspec", "pyarrow", "ray", extra="fleet")
     from stpm.fleet.pool import ray_cluster

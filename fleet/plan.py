@@ -104,7 +104,9 @@ class _File:
     def table(self, name: str) -> dict[str, Any]:
         value = self.values.get(name, {})
         if not isinstance(value, dict):
-            raise DataError(f"{self.path}: {name} is {value!r}, expected a table [{name}].")
+            raise DataError(
+                f"{self.path}: {name} is {value!r}, expected a table [{name}]; correct it."
+            )
         return value
 
 
@@ -123,7 +125,7 @@ def read_plan(path: Path, out: Path) -> Plan:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not TOML ({error}); mend that line.") from error
+        raise DataError(f"{path}: is not TOML ({error}); correct that line.") from error
     file = _File(path, values)
     unknown = sorted(values.keys() - KNOWN)
     if unknown:
@@ -136,7 +138,9 @@ def read_plan(path: Path, out: Path) -> Plan:
         or not seeds
         or not all(type(s) is int and s >= 0 for s in seeds)
     ):
-        raise DataError(f"{path}: seeds is {seeds!r}, expected whole numbers such as [0, 1].")
+        raise DataError(
+            f"{path}: seeds is {seeds!r}, expected whole numbers such as [0, 1]; correct it."
+        )
     products = [_product(path, name, value) for name, value in file.table("products").items()]
     if not products:
         raise DataError(f"{path}: names no product, expected lines below [products]; add one.")
@@ -152,7 +156,9 @@ def read_plan(path: Path, out: Path) -> Plan:
 
 def _product(path: Path, name: str, value: Any) -> Product:
     if NAME.fullmatch(name) is None:
-        raise DataError(f"{path}: got product {name!r}, expected letters, digits, '.', '_', '-'.")
+        raise DataError(
+            f"{path}: got product {name!r}, expected letters, digits, '.', '_', '-'; rename it."
+        )
     if isinstance(value, str):
         return Product(name, good=value)
     if isinstance(value, dict) and value.keys() <= {"data", "category"} and "data" in value:
@@ -160,8 +166,9 @@ def _product(path: Path, name: str, value: Any) -> Product:
         if all(isinstance(text, str) for text in texts.values()):
             return Product(name, **texts)
     raise DataError(
-        f"{path}: product {name} is {value!r}, expected a folder of good images or "
-        '{ data = "ROOT" }, with category = "NAME" where that is another.'
+        f"{path}: product {name} is {value!r}, expected a folder of good images or {{ data = "
+        '"ROOT" }, with category = "NAME" if the category has another name; correct '
+        "it."
     )
 
 
@@ -175,12 +182,16 @@ def _flags(path: Path, table: Mapping[str, Any]) -> list[str]:
             elif isinstance(item, str | int | float):
                 words += [f"--{name}", str(item)]
             else:
-                raise DataError(f"{path}: {name} is {item!r}, expected a flag's value.")
+                raise DataError(
+                    f"{path}: {name} is {item!r}, expected the value of a flag; correct it."
+                )
     return words
 
 
 def _resources(path: Path, table: Mapping[str, Any]) -> dict[str, float]:
     for name, value in table.items():
         if name not in ("cpus", "gpus") or isinstance(value, bool) or not value >= 0:
-            raise DataError(f"{path}: got resources {name} = {value!r}, expected cpus and gpus.")
+            raise DataError(
+                f"{path}: got resources {name} = {value!r}, expected cpus and gpus; correct it."
+            )
     return {name: float(value) for name, value in table.items()}

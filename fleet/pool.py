@@ -28,7 +28,7 @@ def ray_cluster() -> Iterator[Any]:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise BackendError(
-            f"no cluster of Ray at {os.environ.get('RAY_ADDRESS')} ({error}); check RAY_ADDRESS."
+            f"no Ray cluster at {os.environ.get('RAY_ADDRESS')} ({error}); check RAY_ADDRESS."
         ) from error
     try:
         yield ray

@@ -147,8 +147,8 @@ def score(
     except ray.exceptions.RayError as error:
         reason = str(error.cause if isinstance(error, ray.exceptions.RayTaskError) else error)
         raise BackendError(
-            f"{out}: scoring stopped ({' '.join(reason.split())}); what is written is kept; run "
-            "the same again."
+            f"{out}: scoring stopped ({' '.join(reason.split())}); finished results are "
+            "kept, run the same command again."
         ) from error
     finally:
         _take(run, out)

@@ -33,7 +33,7 @@ def list_images(folder: str) -> list[str]:
     else:
         found = [str(path) for path in images_below(Path(folder)).images]
     if not found:
-        raise DataError(f"{folder}: holds no image; check the path.")
+        raise DataError(f"{folder}: contains no images; check the path.")
     return sorted(found)
 
 
@@ -49,7 +49,9 @@ def read(path: str) -> Path | io.BytesIO:
     try:
         content = io.BytesIO(system.cat_file(name))
     except Exception as error:
-        raise DataError(f"{path}: cannot be read ({_one_line(error)}); check it.") from error
+        raise DataError(
+            f"{path}: cannot be read ({_one_line(error)}); check the address."
+        ) from error
     content.name = path
     return content
 

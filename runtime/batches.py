@@ -20,9 +20,9 @@ def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.u
     """
     if contract.resize == "graph" and image.shape[:2] != contract.size:
         raise DataError(
-            f"got an image of {image.shape[0]}x{image.shape[1]} pixels, expected the "
-            f"{contract.size[0]}x{contract.size[1]} that the bundle was exported for; export "
-            "again with that --camera-size, or without it."
+            f"got an image of {image.shape[0]}x{image.shape[1]} pixels, expected "
+            f"{contract.size[0]}x{contract.size[1]}, for which the bundle was exported; "
+            "export again with that --camera-size, or without it."
         )
     return resize(image, contract.size)
 
@@ -49,7 +49,7 @@ def run_in_batches(
         BackendError: the engine fails, or an output is not finite.
     """
     if not len(images):
-        raise DataError("got no images, expected at least one; leave the call out.")
+        raise DataError("got no images, expected at least one; pass some images.")
     smallest, largest = contract.batch
     step = max(len(images), smallest) if isinstance(engine, BulkEngine) else largest
     outputs = []

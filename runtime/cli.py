@@ -39,16 +39,18 @@ def run(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Such as onnxruntime.", show_default="the fastest that can run here"),
+        typer.Option(help="Engine, such as onnxruntime.", show_default="the fastest here"),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=0, help="Processor threads; 0 leaves the choice to the engine.")
+        int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to the engine.")
     ] = 0,
     no_rebuild: Annotated[
         bool,
         typer.Option("--no-rebuild", help="Refuse a bundle's engine built for another machine."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object an image.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per image.")
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option(file_okay=False, help="Folder for heat maps, masks and overlays."),
@@ -57,7 +59,7 @@ def run(
         Path | None,
         typer.Option(
             "--replay",
-            help="A record of stpm-live: check it, score its images again, and say what differs.",
+            help="A record of stpm-live: check it, score its images again, and report differences.",
         ),
     ] = None,
     fail_on_anomaly: Annotated[
@@ -67,8 +69,8 @@ def run(
         bool,
         typer.Option(
             "--engines",
-            help="List the engines: installed or how to, can they run here, in which precisions; "
-            "with a bundle, each is tried with it.",
+            help="List the engines: whether each is installed, can run here, and in which "
+            "precisions; with a bundle, also try each engine with it.",
         ),
     ] = False,
     _c_sources: Annotated[
@@ -77,20 +79,20 @@ def run(
             "--c-sources",
             callback=_print_c_sources,
             is_eager=True,
-            help="Print the folder with libstpm's header and sources, and exit.",
+            help="Print the folder of libstpm's header and sources, and exit.",
         ),
     ] = False,
     _version: Version = False,
 ) -> None:
-    """Score images: one line each with the verdict, the score and the threshold.
+    """Score images: one line per image with verdict, score and threshold.
 
-    A file that cannot be scored is reported and the others are scored; the exit code is then 1.
+    A file that cannot be scored is reported, the others are scored, and the exit code is 1.
     """
     if engines and not images and replay_of is None:
         _print_engines(bundle, as_json)
         return
     if engines or bundle is None or (not images) == (replay_of is None):
-        raise typer.BadParameter("give a bundle with images or --replay, or --engines.")
+        raise typer.BadParameter("give a bundle and images, a bundle and --replay, or --engines.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
@@ -102,7 +104,10 @@ def run(
     stems = picture_stems(found.images) if save is not None else {}
     for path, stem in stems.items():
         if not path.name.startswith(stem.name):
-            note(f"{path}: its name is too long for pictures; theirs begin with {stem.name}")
+            note(
+                f"{path}: its name is too long for picture files; their names begin with "
+                f"{stem.name}"
+            )
     verdicts: Counter[Verdict] = Counter()
     for path in found.images:
         try:
@@ -128,8 +133,8 @@ def run(
 def _replay(detector: Detector, path: Path) -> None:
     replayed = replay(detector, path, say)
     note(
-        f"{path}: {replayed.same} as recorded, {replayed.different} otherwise, images not kept "
-        f"{replayed.missing}, without a score {replayed.unscored}"
+        f"{path}: {replayed.same} as recorded, {replayed.different} different, "
+        f"{replayed.missing} images not kept, {replayed.unscored} without a score"
     )
     if not replayed.holds:
         raise typer.Exit(1)

@@ -173,12 +173,13 @@ class Detector:
         """
         if self.map_score is not None:
             raise BackendError(
-                f"{self.bundle.path}: scores regions of interest or a smallest defect, which is "
-                "done on the host; call batch, or calibrate with --whole-image --min-area 0."
+                f"{self.bundle.path}: scores regions of interest or a smallest defect, which "
+                "is computed on the host; call batch, or calibrate with --whole-image "
+                "--min-area 0."
             )
         if not isinstance(self._engine, DeviceEngine):
             raise BackendError(
-                f"the engine {self.engine_name} takes no arrays on the GPU; use tensorrt, "
+                f"the engine {self.engine_name} does not accept arrays on the GPU; use tensorrt, "
                 "tensorrt-rtx or torch-cuda."
             )
         return self._engine.run_on_device(images, out)
@@ -244,14 +245,14 @@ class Detector:
         known = [ENGINES[name] for name in named if name in ENGINES]
         if known and all(spec.needs_gpu for spec in known) and not gpu_count():
             raise BackendError(
-                f"{self.bundle.path}: holds only engines for NVIDIA GPUs ({', '.join(named)}), "
-                "and there is no GPU here; run it where one is, or export again with --engine "
-                "onnxruntime."
+                f"{self.bundle.path}: contains only engines for NVIDIA GPUs "
+                f"({', '.join(named)}), and there is no GPU here; run it on a machine with "
+                "one, or export again with --engine onnxruntime."
             )
         wanted = " or ".join(spec.install for spec in known)
         raise BackendError(
-            f"{self.bundle.path}: made for {', '.join(named) or 'no engine'}, of which "
-            f"none is installed; run {wanted or 'stpm-export again'}."
+            f"{self.bundle.path}: made for {', '.join(named) or 'no engine'}, none of which "
+            f"is installed; run {wanted or 'stpm-export again'}."
         )
 
 

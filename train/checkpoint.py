@@ -110,14 +110,14 @@ def load_checkpoint(
     except Exception as error:
         # Truncated files, foreign pickles and non-archives each raise something else in torch.
         raise CheckpointError(
-            f"{path}: not a readable checkpoint ({first_line(error)}); expected one of "
-            "stpm-train, of the authors' code, of anomalib's Stfpm or of a port."
+            f"{path}: not a readable checkpoint ({first_line(error)}); expected one from "
+            "stpm-train, the authors' code, anomalib's Stfpm or a port."
         ) from error
     if isinstance(content, Mapping) and "format_version" in content:
         if not is_plain:
             raise CheckpointError(
-                f"{path}: not a readable checkpoint (it is not made of tensors and plain values); "
-                "expected one that stpm-train wrote."
+                f"{path}: not a readable checkpoint (it contains more than tensors and plain "
+                "values); expected one written by stpm-train."
             )
         checkpoint = _own(path, dict(content))
         if input_size is not None and input_size != checkpoint.config.input_size:
@@ -147,8 +147,9 @@ def _check_finite(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in state.items():
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise CheckpointError(
-                    f"{path}: the {part}'s {name} holds values that are not finite, expected "
-                    "numbers; the training has diverged, train again with a lower rate."
+                    f"{path}: the {part}'s {name} contains values that are not finite, "
+                    "expected numbers; the training has diverged, train again with a lower "
+                    "--learning-rate."
                 )
 
 

@@ -55,7 +55,9 @@ def train(
     context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or one alike."),
+        typer.Option(
+            help="Root of MVTec AD, VisA, CIFAR-10, MNIST, ShanghaiTech or a set laid out like one."
+        ),
     ] = None,
     category: Annotated[
         str | None, typer.Option(help="Category of --data, the normal class.")
@@ -70,7 +72,7 @@ def train(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="How to train: fast, or paper as published; stad and spade have paper alone.",
+            help="Schedule: fast, or paper (as published); stad and spade have only paper.",
             show_default="fast",
         ),
     ] = None,
@@ -78,7 +80,7 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="NAME=VALUE of the method's own, such as patch-sizes=17,33,65; may be repeated.",
+            help="A setting of the method, such as patch-sizes=17,33,65; may be repeated.",
         ),
     ] = None,
     backbone: Annotated[
@@ -100,32 +102,36 @@ def train(
     input_size: Annotated[
         str | None,
         typer.Option(
-            help="Pixels that the networks see, HxW or one number for both.", show_default="256"
+            help="Input size of the networks, HxW or one number for both.", show_default="256"
         ),
     ] = None,
     tile: Annotated[
         int | None,
         typer.Option(
             min=64,
-            help="Train on tiles of so many pixels at full resolution, for small defects in large "
-            "images; a multiple of 32.",
+            help="Train on square tiles with this side in pixels, at full resolution, for small "
+            "defects in large images; a multiple of 32.",
         ),
     ] = None,
     teacher_weights: Annotated[
         Path | None,
         typer.Option(
-            help=".safetensors or .pth with the backbone's key names.",
+            help="Teacher weights: .safetensors or .pth with the backbone's key names.",
             show_default="ImageNet, from torchvision's cache or hub",
         ),
     ] = None,
     teacher_images: Annotated[
         Path | None,
-        typer.Option(help="That stad trains its teacher on.", show_default="the good images"),
+        typer.Option(
+            help="Folder of images on which stad trains its teacher.",
+            show_default="the good images",
+        ),
     ] = None,
     teacher_folder: Annotated[
         Path | None,
         typer.Option(
-            help="Keeps stad's teachers for the next category.", show_default="stad_teachers"
+            help="Folder that keeps stad's teachers for the next category.",
+            show_default="stad_teachers",
         ),
     ] = None,
     epochs: Annotated[
@@ -134,12 +140,12 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a step.", show_default="the recipe's"),
+        typer.Option(min=1, help="Images per training step.", show_default="the recipe's"),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Of SGD for stpm, of Adam for rd and stad.", show_default="the recipe's"
+            min=0, help="Of SGD for stpm; of Adam for rd and stad.", show_default="the recipe's"
         ),
     ] = None,
     cooldown: Annotated[
@@ -147,45 +153,50 @@ def train(
         typer.Option(
             min=0,
             max=1,
-            help="Share of the steps, at the end, in which the learning rate falls to 0.",
+            help="Share of the steps, at the end, over which the learning rate falls to 0.",
             show_default="the recipe's",
         ),
     ] = None,
     held_out: Annotated[
         float,
-        typer.Option(min=0.01, max=0.9, help="Share of the images that choose the best epoch."),
+        typer.Option(
+            min=0.01, max=0.9, help="Share of the images held out to choose the best epoch."
+        ),
     ] = 0.2,
     train_share: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Share of the good images to use at all.")
+        float, typer.Option(min=0.001, max=1, help="Share of the good images to use.")
     ] = 1.0,
-    every: Annotated[int, typer.Option(min=1, help="Take every Nth image, as of a video.")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="Take every Nth image, for example of a video.")
+    ] = 1,
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Fixes the split, the initial weights and the order of the images."
+            min=0, help="Seed of the split, the initial weights and the order of the images."
         ),
     ] = 0,
     augment: Annotated[
         bool,
         typer.Option(
             "--augment",
-            help="Shift, turn, dim and blur the images a little, where light and position vary.",
+            help="Randomly shift, rotate, brighten and blur images, for lines whose lighting or "
+            "position varies.",
         ),
     ] = False,
     cache_gb: Annotated[
-        float, typer.Option(min=0, help="Memory for the teacher's features, 10^9 bytes.")
+        float, typer.Option(min=0, help="Memory for caching the teacher's features, in 10^9 bytes.")
     ] = 4.0,
     bit_depth: Annotated[
         int,
-        typer.Option(min=8, max=16, help="Bits that the camera uses of images of 16 bits."),
+        typer.Option(min=8, max=16, help="Bits that the camera uses in 16-bit images."),
     ] = 16,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
     precision: Annotated[
         Precision,
-        typer.Option(help="The student's precision; auto is bf16 where the hardware has it."),
+        typer.Option(help="Precision of the student; auto takes bf16 if the hardware supports it."),
     ] = Precision.AUTO,
     compile_: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Run through torch.compile.")
+        bool, typer.Option("--compile/--no-compile", help="Use torch.compile.")
     ] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out files that cannot be decoded.")
@@ -195,7 +206,7 @@ def train(
         typer.Option("--from", help="Checkpoint of a similar product to start from."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the checkpoint that an earlier run left.")
+        bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing checkpoint.")
@@ -292,8 +303,8 @@ def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
         raise StpmError(f"{checkpoint}: is a folder; name a file with --out.")
     if checkpoint.exists() and not (resume or overwrite):
         raise StpmError(
-            f"{checkpoint}: exists already; continue it with --resume, replace it with "
-            "--overwrite, or name another with --out."
+            f"{checkpoint}: already exists; continue it with --resume, replace it with "
+            "--overwrite, or choose another name with --out."
         )
     if not checkpoint.parent.is_dir():
         raise StpmError(f"{checkpoint.parent}: there is no such folder; create it first.")

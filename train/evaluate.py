@@ -134,7 +134,7 @@ def evaluate(
     anomalous = np.array([sample.is_anomalous for sample in samples])
     missing = missing_kind(samples)
     if missing:
-        note(f"{missing}; what needs both kinds is left out")
+        note(f"{missing}; metrics that need both kinds are left out")
     paths = [sample.path for sample in samples]
     anomaly_maps, scores = score_files(scorer, paths, on_images, bit_depth)
     kinds = np.array([sample.kind for sample in samples])

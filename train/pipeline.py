@@ -76,8 +76,8 @@ def read_source(
     network = config.to_dict()
     if options.tile and sees_whole_image(network["backbone"], network["levels"]):
         raise CheckpointError(
-            "this backbone weighs its features by the whole image, expected one of convolutions "
-            "alone for --tile; take a ResNet."
+            "this backbone weights its features by the whole image, expected a purely "
+            "convolutional one for --tile; use a ResNet."
         )
     found = list_images(folder) if images is None else images
     chosen = take_share(found, options.train_share, options.seed)
@@ -219,8 +219,9 @@ def _similar(path: Path, teacher_weights: Path | None, config: Config) -> Checkp
     for name in names:
         if other.get(name) != wished.get(name):
             raise CheckpointError(
-                f"{path}: has the {name} {other.get(name)}, got {wished.get(name)}, expected the "
-                "same to train its student on; give the same flags, or leave --from out."
+                f"{path}: has the {name} {other.get(name)}, got {wished.get(name)}, expected "
+                "the same in order to continue its student; give the same flags, or leave "
+                "--from out."
             )
     return checkpoint
 
@@ -242,7 +243,7 @@ def _resumable(path: Path, source: Source, config: Config, options: FitOptions) 
             )
     if checkpoint.training["data_sha256"] != data_hash(source.images):
         raise CheckpointError(
-            f"{path}: was trained on other images than {source.folder} holds now; restore them, "
-            "or train anew."
+            f"{path}: was trained on other images than {source.folder} contains now; restore "
+            "them, or start a new training with --overwrite."
         )
     return checkpoint

@@ -150,8 +150,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     """
     if precision == "fp16" and device.type == "cpu" and not _processor_computes_fp16():
         raise StpmError(
-            "got --precision fp16, but this processor has no FP16 arithmetic and imitates it far "
-            "too slowly to train; use --precision auto."
+            "got --precision fp16, but this processor has no FP16 arithmetic and emulates "
+            "it far too slowly to train; use --precision auto."
         )
     if precision != "auto":
         return DTYPES[precision]

@@ -163,12 +163,12 @@ def _anomalib(
     checkpoint: Checkpoint, frames: Sequence[Image8], python: Path | None, precision: str
 ) -> Iterator[Contender]:
     if python is None:
-        raise BackendError(f"not asked for; {ANOMALIB_INSTALL}, then --anomalib")
+        raise BackendError(f"not requested; {ANOMALIB_INSTALL}, then --anomalib")
     config = checkpoint.config
     if not isinstance(config, ModelConfig):
-        raise BackendError(f"runs stpm, not {config.method}")
+        raise BackendError(f"supports only stpm, not {config.method}")
     if config.share_to:
-        raise BackendError("runs whole students, not one that starts from the teacher's features")
+        raise BackendError("supports only whole students, not --share-to")
     settings = {
         "backbone": config.backbone,
         "levels": config.levels,

@@ -118,8 +118,8 @@ class LatencyPlan:
         found = [case for path in self.bundles for case in self._of_bundle(path)]
         if not found:
             raise DataError(
-                "nothing to time: no bundle takes these batches and image sizes on an installed "
-                "engine; export with --batch MIN..MAX, or name other values."
+                "nothing to time: no bundle accepts these batches and image sizes on an "
+                "installed engine; export with --batch MIN..MAX, or choose other values."
             )
         return found
 

@@ -59,7 +59,7 @@ class Program:
         except BrokenPipeError:
             answer = ""
         if not answer:
-            raise BackendError("stpm_bench ended; its message above says why.")
+            raise BackendError("stpm_bench failed; its message above gives the reason.")
         return [float(number) for number in answer.split()]
 
 
@@ -110,7 +110,7 @@ def report(times: dict[str, list[float]], size: tuple[int, int]) -> dict[str, An
 
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="A bundle that OpenVINO was verified with.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle that was verified with OpenVINO.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("libstpm.json"),
     program: Annotated[Path, typer.Option(help="The built stpm_bench.")] = PROGRAM,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 300,

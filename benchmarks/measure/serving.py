@@ -73,7 +73,7 @@ def load(make: Callable[[], Ask], image: NDArray[np.uint8], clients: int, second
     # Also those that were begun before the end and answered after it.
     elapsed = max(lasted for *_, lasted in found)
     if not times:
-        raise DataError(f"none of {clients} clients was answered; see the server's log.")
+        raise DataError(f"none of {clients} clients got an answer; see the server's log.")
     return {
         "clients": clients,
         "seconds": elapsed,
@@ -99,18 +99,20 @@ def _counts(grpc: str, model: str) -> tuple[int, int]:
 
 def serving(
     bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm that is served.")],
-    grpc: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC.")],
+    grpc: Annotated[str, typer.Option(help="HOST:PORT of the server's gRPC endpoint.")],
     http: Annotated[
-        str | None, typer.Option(help="HOST:PORT of its HTTP, if that is asked.")
+        str | None, typer.Option(help="HOST:PORT of its HTTP endpoint, to measure HTTP as well.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the model.", show_default="the bundle's folder")
+        str | None, typer.Option(help="Name of the model.", show_default="the bundle's folder")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Of the Detector.", show_default="the fastest here")
+        str | None, typer.Option(help="Engine of the Detector.", show_default="the fastest here")
     ] = None,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,8,64",
-    seconds: Annotated[float, typer.Option(min=0.1, help="For each number of clients.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds for each number of clients.")
+    ] = 10.0,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Load a server that runs here, and one Detector in this process, with images of the bundle."""

@@ -133,8 +133,9 @@ def measure(fit: StpmTrainer, model: Stpm, rounds: int) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         if not epoch and abs(loss - record.loss) > LOSS_TOLERANCE * record.loss:
             raise ParityError(
-                f"the losses of the first epoch are {record.loss:.4f} and {loss:.4f}, expected "
-                f"within {LOSS_TOLERANCE:.0%}; the plain script does not compute the same."
+                f"the losses of the first epoch are {record.loss:.4f} and {loss:.4f}, "
+                f"expected a difference within {LOSS_TOLERANCE:.0%}; the plain script does "
+                "not compute the same."
             )
         ours.append(asdict(record))
         theirs.append({"loss": loss, "seconds": seconds})
@@ -163,7 +164,7 @@ def training_speed(
         Path | None, typer.Option(show_default="torchvision's cache or hub")
     ] = None,
     input_size: Annotated[int, typer.Option(min=32, help="Side of the network's input.")] = 256,
-    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each, in turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Epochs of each program, in turn.")] = 5,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:
     """Time epochs of stpm-train and of a plain script in turn, on the processor."""
@@ -179,9 +180,9 @@ def training_speed(
     if out is not None:
         write_result(out, header("training_speed", []) | found)
     say(
-        f"{found['median_seconds']:.1f} s an epoch in {found['precision']}, a plain script "
-        f"{found['plain_script_ratio']:.2f} times as long; {found['gflop']:.0f} GFLOP at the "
-        f"{found['matrix_gflop_per_second']:.0f} GFLOP/s of matrix products are "
+        f"{found['median_seconds']:.1f} s per epoch in {found['precision']}, a plain script "
+        f"takes {found['plain_script_ratio']:.2f} times as long; {found['gflop']:.0f} GFLOP "
+        f"at the {found['matrix_gflop_per_second']:.0f} GFLOP/s of matrix products take "
         f"{found['least_seconds']:.1f} s"
     )
 

@@ -115,7 +115,7 @@ def read_result(path: Path) -> Record:
         record: Record = msgspec.convert(found, KINDS[kind])
     except msgspec.ValidationError as error:
         raise DataError(
-            f"{path}: is not what a result of kind {kind!r} holds ({error}); write it again."
+            f"{path}: is not a result of kind {kind!r} ({error}); write it again."
         ) from error
     return record
 
@@ -126,7 +126,9 @@ def _json(path: Path) -> Any:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error}); expected what --out wrote.") from error
+        raise DataError(
+            f"{path}: is not JSON ({error}), expected a file written by --out; name another."
+        ) from error
 
 
 def read_lines(path: Path) -> list[AblationLine]:
@@ -140,13 +142,15 @@ def read_lines(path: Path) -> list[AblationLine]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except ValueError as error:
-        raise DataError(f"{path}: is no text ({error}); expected lines of JSON.") from error
+        raise DataError(
+            f"{path}: is not text ({error}), expected lines of JSON; name another."
+        ) from error
     lines = []
     for number, text in enumerate(texts, start=1):
         try:
             lines.append(msgspec.json.decode(text, type=AblationLine))
         except msgspec.DecodeError as error:
             raise DataError(
-                f"{path}: line {number} is no result of an ablation ({error}); remove that line."
+                f"{path}: line {number} is not a result of an ablation ({error}); remove that line."
             ) from error
     return lines

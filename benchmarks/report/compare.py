@@ -53,7 +53,8 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
     first, second = read_result(a), read_result(b)
     if first["kind"] != second["kind"]:
         raise DataError(
-            f"{a} is of kind {first['kind']}, {b} of kind {second['kind']}; name two of one kind."
+            f"{a} is of kind {first['kind']}, {b} of kind {second['kind']}; compare two "
+            "files of the same kind."
         )
     if first["kind"] == "accuracy" and second["kind"] == "accuracy":
         found = list(_aurocs(first, second))
@@ -61,13 +62,13 @@ def compare_files(a: Path, b: Path) -> list[Comparison]:
         found = list(_times(first, cast(Timed, second)))
     else:
         raise DataError(
-            f"{a} and {b} are of kind {first['kind']}, expected accuracy, latency or peers; name "
-            "two of these."
+            f"{a} and {b} are of kind {first['kind']}, expected accuracy, latency or peers; "
+            "compare two of these."
         )
     if not found:
         raise DataError(
-            f"{a} and {b} hold no case in common, or no good and defective test images; measure "
-            "the same bundles with the same options."
+            f"{a} and {b} have no case in common, or no good and defective test images; "
+            "measure the same bundles with the same options."
         )
     return found
 

@@ -59,7 +59,7 @@ def write_review(
         DataError: an image cannot be read, or there is no good one.
     """
     if not good:
-        raise DataError("got no good images, expected some; name their folder with --good.")
+        raise DataError("got no good images, expected at least one; name their folder with --good.")
     count = len(good) + len(bad)
     room = SIZE_LIMIT - len(_file("review.html")) - 300 * count
     budget = min(MOST, room // count)

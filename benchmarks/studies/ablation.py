@@ -84,7 +84,7 @@ def read_results(out: Path) -> list[dict[str, Any]]:
         try:
             lines.append(dict(json.loads(text)))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: line {number} is no result; remove that line.") from error
+            raise DataError(f"{path}: line {number} is not a result; remove that line.") from error
     return lines
 
 
@@ -134,8 +134,8 @@ def _train(run: Run, folder: Path, images: Sequence[Path], out: Path) -> Checkpo
     )
     if fit.epoch > run.epochs:
         raise DataError(
-            f"{path}: was trained for {fit.epoch} epochs already, got --epochs {run.epochs}; name "
-            "another folder with --out."
+            f"{path}: has already been trained for {fit.epoch} epochs, got --epochs "
+            f"{run.epochs}; name another folder with --out."
         )
     if fit.epoch < run.epochs:
         with TrainingProgress(fit) as bar:

@@ -33,9 +33,9 @@ def ablation(
         list[str] | None,
         typer.Option(help="Cell of the table; may be repeated.", show_default="all"),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images a cell.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs per cell.")] = 100,
     input_size: Annotated[
-        str, typer.Option(help="Pixels that the networks see, HxW or one number for both.")
+        str, typer.Option(help="Input size of the networks, HxW or one number for both.")
     ] = "256",
     teacher_weights: Annotated[
         list[str] | None,
@@ -76,8 +76,8 @@ def ablation(
     print_tables([_table(axis, runs, lines)])
     if failures:
         raise StpmError(
-            f"{len(failures)} of {len(runs)} runs could not be done ({', '.join(failures)}); see "
-            "the lines above, and repeat the command."
+            f"{len(failures)} of {len(runs)} runs failed ({', '.join(failures)}); see the "
+            "lines above, then repeat the command."
         )
 
 
@@ -106,7 +106,7 @@ def _run_all(runs: Sequence[Run], data: Path, out: Path) -> tuple[list[dict[str,
         title = f"{number}/{len(runs)}: {run.stem}"
         line = finished(out, run)
         if line is not None:
-            note(f"{title}, done before")
+            note(f"{title}, already done")
             lines.append(line)
             continue
         note(title)
@@ -116,7 +116,7 @@ def _run_all(runs: Sequence[Run], data: Path, out: Path) -> tuple[list[dict[str,
             note(f"{title}, left out: {error}")
             failures.append(run.stem)
         except KeyboardInterrupt:
-            note(f"interrupted in {run.stem}; repeat the command to go on")
+            note(f"interrupted in {run.stem}; repeat the command to continue")
             raise typer.Exit(130) from None
     return lines, failures
 

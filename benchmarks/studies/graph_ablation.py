@@ -233,7 +233,8 @@ def graph_ablation(
     precision: Annotated[str, typer.Option(help="fp32, bf16 or int8.")] = "int8",
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of ten images each.")] = 20,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:

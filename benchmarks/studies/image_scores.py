@@ -49,13 +49,16 @@ def image_scores(
     data: Annotated[Path, typer.Option(help="Root of a data set.")],
     category: Annotated[
         str | None,
-        typer.Option(help="Of --data.", show_default="the one that a model's name begins with"),
+        typer.Option(
+            help="Category of --data.", show_default="the one that the model's name begins with"
+        ),
     ] = None,
     score: Annotated[
-        list[str] | None, typer.Option(help="As for stpm-export; may be repeated.")
+        list[str] | None, typer.Option(help="Image score, as for stpm-export; may be repeated.")
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:

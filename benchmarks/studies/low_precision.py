@@ -175,12 +175,13 @@ def low_precision(
     models: Annotated[list[Path], typer.Argument(help="Checkpoints.")],
     data: Annotated[Path, typer.Option(help="Root of a data set.")],
     precision: Annotated[str, typer.Option(help="fp16 or int8.")] = "fp16",
-    engine: Annotated[str, typer.Option(help="Runs both precisions.")] = "onnxruntime",
+    engine: Annotated[str, typer.Option(help="Engine that runs both precisions.")] = "onnxruntime",
     choices: Annotated[
-        int, typer.Option(min=1, help="Times to quantise, each time on other good images.")
+        int, typer.Option(min=1, help="Number of quantisations, each on other good images.")
     ] = 1,
     teacher_weights: Annotated[
-        Path | None, typer.Option(help="For the authors' checkpoints, which lack the teacher.")
+        Path | None,
+        typer.Option(help="Teacher weights, for the authors' checkpoints, which lack the teacher."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
 ) -> None:

@@ -67,7 +67,7 @@ class Gate:
         """
         scorer = torch_scorer(model)
         if samples and (missing := missing_kind(samples)):
-            raise DataError(f"{missing}; the gate of INT8 needs both, add it.")
+            raise DataError(f"{missing}; the accuracy check of INT8 needs both, add it.")
         anomaly_maps, _ = score_files(scorer, good, bit_depth=bit_depth)
         metrics = _metrics(scorer, samples, bit_depth)
         return cls(float(anomaly_maps.mean()), samples, bit_depth, metrics)
@@ -89,8 +89,8 @@ class Gate:
         ratio = float(good[0].mean()) / self.good_map
         if not ratio <= LARGEST_NOISE:
             raise GateError(
-                f"{name} in INT8 gives good images maps {ratio:.2f} times as high as FP32, "
-                f"expected at most {LARGEST_NOISE}"
+                f"{name} in INT8 gives maps of good images {ratio:.2f} times as high as "
+                f"FP32, expected at most {LARGEST_NOISE}"
             )
         losses = {
             f"{metric}_loss": self.metrics[metric] - found

@@ -190,7 +190,7 @@ def check_engine(name: str, *, to_export: bool = False) -> None:
     needs_gpu = spec.needs_gpu and not (to_export and spec.exports_without_gpu)
     if needs_gpu and not gpu_count():
         raise BackendError(
-            f"the engine {name} needs an NVIDIA GPU, and none is visible here; check nvidia-smi "
+            f"the engine {name} needs an NVIDIA GPU, and none was found; check nvidia-smi "
             "and CUDA_VISIBLE_DEVICES, or choose another engine."
         )
     if not is_installed(spec):

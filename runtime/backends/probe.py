@@ -74,12 +74,17 @@ def run_child(name: str, arguments: Sequence[str], limit_s: float = LIMIT_S) -> 
         ) from None
     if done.returncode < 0:
         raise BackendError(
-            f"the engine {name} died of {signal.Signals(-done.returncode).name} when it was tried "
-            "in a process of its own; install it again, or choose another engine."
+            f"the engine {name} crashed with {signal.Signals(-done.returncode).name} when it "
+            "was tried in a separate process; install it again, or choose another engine."
         )
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise BackendError(lines[-1] if lines else f"the engine {name} ended without a word.")
+        raise BackendError(
+            lines[-1]
+            if lines
+            else f"the engine {name} ended without an error message; install it again, or choose "
+            "another engine."
+        )
 
 
 def _open(folder: Path) -> None:

@@ -127,12 +127,12 @@ class Bundle:
         """
         entry = self.manifest.files.get(name)
         if entry is None:
-            raise BundleError(f"{self.path}: its manifest lists no {name}; export it again.")
+            raise BundleError(f"{self.path}: its manifest does not list {name}; export it again.")
         content = _read_bounded(self._folder / name, entry.size_bytes)
         if len(content) != entry.size_bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
             raise BundleError(
-                f"{self.path / name}: differs from the manifest's hash; it was altered or cut "
-                "short, copy or export the bundle again."
+                f"{self.path / name}: differs from the manifest's hash, so it was modified "
+                "or truncated; copy or export the bundle again."
             )
         return content
 
@@ -171,8 +171,8 @@ class Bundle:
         found = set(np.unique(arrays["labels"]).tolist()) - {0}
         if found != set(range(1, count + 1)):
             raise BundleError(
-                f"{self.path / SCORING}: labels has the regions {sorted(found)}, expected all of "
-                f"1 to {count}; calibrate or export the bundle again."
+                f"{self.path / SCORING}: labels contains the regions {sorted(found)}, "
+                f"expected all of 1 to {count}; calibrate or export the bundle again."
             )
         return ScoringMap(**arrays)
 
@@ -209,7 +209,7 @@ def write_bundle(
         BundleError: the path is a folder of something else.
     """
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path}: is a folder but no bundle; choose another name.")
+        raise BundleError(f"{path}: is a folder but not a bundle; choose another name.")
     for leftover in leftovers(path, "old"):
         if not path.exists():
             leftover.rename(path)  # a process was killed between two steps of replacing it
@@ -277,7 +277,10 @@ def _npz(path: Path, content: bytes, names: Sequence[str]) -> dict[str, NDArray[
 
 def _manifest(path: Path, content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes; not a manifest.")
+        raise BundleError(
+            f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes, so it is not a manifest; export "
+            "the bundle again."
+        )
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -128,7 +128,9 @@ def smallest_false_alarm_rate(image_count: int) -> float:
         arXiv 2107.07511, section 1.
     """
     if image_count < 1:
-        raise DataError(f"calibration has {image_count} good images, expected one or more.")
+        raise DataError(
+            f"calibration has {image_count} good images, expected at least one; add images."
+        )
     return 1 / (image_count + 1)
 
 
@@ -154,8 +156,9 @@ def check_image_count(count: int, false_alarm_rate: float) -> None:
         # Rounded up, so that the printed rate works when it is asked for.
         supported = math.ceil(Fraction(10**6, count + 1)) / 10**6
         raise DataError(
-            f"calibration has {count} good images, but a false-alarm rate of {false_alarm_rate:g} "
-            f"needs {needed} or more; add images or ask for a rate of {supported:g} or more."
+            f"calibration has {count} good images, but a false-alarm rate of "
+            f"{false_alarm_rate:g} needs at least {needed}; add images or choose a rate of "
+            f"at least {supported:g}."
         )
 
 
@@ -265,7 +268,7 @@ def _rising(name: str, values: object, most: int) -> tuple[float, ...]:
         raise _bad_value(name, f"a list of at most {most} numbers", values)
     numbers = tuple(_number(name, value) for value in values)
     if any(low > high for low, high in pairwise(numbers)):
-        raise _bad_value(name, "rising numbers", "others")
+        raise _bad_value(name, "ascending numbers", "others")
     return numbers
 
 
@@ -290,7 +293,8 @@ def _weights(values: object) -> tuple[float, ...]:
 def _exact(false_alarm_rate: float) -> Fraction:
     if not 0 < false_alarm_rate < 1:
         raise DataError(
-            f"the false-alarm rate is {false_alarm_rate}, expected a number above 0 and below 1."
+            f"the false-alarm rate is {false_alarm_rate}, expected a number above 0 and "
+            "below 1; correct it."
         )
     exact = Fraction(float(false_alarm_rate))
     # 0.01 as a float lies above 1/100, and products with it land on the wrong side of an integer.

@@ -49,8 +49,8 @@ class Scoring:
             )
         if self.rois and self.kind == OWN:
             raise ValueError(
-                "got regions of interest, but the score is not read off the map, expected the "
-                "score max or topP%"
+                "got regions of interest, but the score does not come from the map, "
+                "expected the score max or topP%"
             )
         if self.min_area and self.kind != MAXIMUM:
             raise ValueError(
@@ -59,8 +59,8 @@ class Scoring:
             )
         if len(self.rois) > MOST_ROIS or len(set(self.rois)) < len(self.rois):
             raise ValueError(
-                f"got {len(self.rois)} regions of interest, expected at most {MOST_ROIS}, each "
-                "with a name of its own"
+                f"got {len(self.rois)} regions of interest, expected at most {MOST_ROIS}, "
+                "each with a different name"
             )
         for name in self.rois:
             if not _NAME.fullmatch(name):

@@ -82,14 +82,15 @@ class Tiling:
         margin = values.get("margin")
         if batch[0] > batch[1] or type(margin) is not int or margin < 0:
             raise ValueError(
-                f"tiles: batch is {brief(batch)} and margin {brief(margin)}, expected the smallest "
-                "first, and an integer from 0"
+                f"tiles: batch is {brief(batch)} and margin {brief(margin)}, expected the "
+                "smallest number first, and an integer from 0"
             )
         rising = all(strides[-1] % stride == 0 for stride in strides)
         if not rising or strides[-1] > MOST_STRIDE or margin % strides[-1]:
             raise ValueError(
-                f"tiles: strides is {brief(strides)} with a margin of {margin}, expected divisors "
-                f"of the last one, that up to {MOST_STRIDE} and a divisor of the margin"
+                f"tiles: strides is {brief(strides)} with a margin of {margin}, expected "
+                f"divisors of the last one, which is at most {MOST_STRIDE} and divides the "
+                "margin"
             )
         tiling = cls((size[0], size[1]), (batch[0], batch[1]), margin, strides)
         tiling.check(image_size)

@@ -55,8 +55,8 @@ def pixels_of(image: Image.Image) -> NDArray[Any]:
     """Take the pixels of an opened image; see `decode`."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
-            f"got {image.width}x{image.height} pixels, expected up to {MAX_PIXELS} in all; cut it "
-            "into parts"
+            f"got {image.width}x{image.height} pixels, expected at most {MAX_PIXELS} in all; "
+            "cut it into parts"
         )
     _choose_page(image)
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else None
@@ -121,7 +121,7 @@ def _choose_page(image: Image.Image) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         whole = [page for page in whole if not _is_thumbnail(image, page)]
     if len(whole) != 1:
-        raise ValueError(f"got {count} pages, expected one; save each as a file of its own")
+        raise ValueError(f"got {count} pages, expected one; save each page as a separate file")
     image.seek(whole[0])
 
 
@@ -144,18 +144,18 @@ def _check_tiff(tags: Any) -> None:
         tags.get(COMPRESSION, NO_COMPRESSION) in (NO_COMPRESSION, PACK_BITS)
     ):
         raise ValueError(
-            f"got TIFF pixels of Predictor {tags[PREDICTOR]} without LZW or Deflate, which readers "
-            "take for different pixels; save it again without a predictor"
+            f"got TIFF pixels of Predictor {tags[PREDICTOR]} without LZW or Deflate, on "
+            "which readers disagree; save it again without a predictor"
         )
     if len(set(bits)) > 1 or bits[0] not in (1, 2, 4, 8, 16):
         raise ValueError(
-            f"got TIFF pixels of {', '.join(map(str, sorted(set(bits))))} bits, expected 8 or 16; "
-            "convert them with the range that they have"
+            f"got TIFF pixels of {', '.join(map(str, sorted(set(bits))))} bits, expected 8 "
+            "or 16; convert them, scaled from their own range"
         )
     if bits[0] == 16 and len(bits) > 1 and tags.get(PLANES, 1) == SEPARATE_PLANES:
         raise ValueError(
-            "got 16-bit TIFF colours in separate planes (PlanarConfiguration 2), expected them "
-            "pixel by pixel; save it again as such"
+            "got 16-bit TIFF colours in separate planes (PlanarConfiguration 2), expected "
+            "interleaved pixels; save it again interleaved"
         )
     if bits[0] == 16 and tags.get(PHOTOMETRIC) not in (WHITE_IS_ZERO, 1, 2):
         raise ValueError(

@@ -69,12 +69,16 @@ def list_images(folder: Path) -> list[Path]:
     found.add(path for path in _entries(folder) if not path.is_dir())
     parts = [counts(found.left_out)] if found.left_out else []
     if below:
-        parts.append(f"what is in its folders ({', '.join(below[:5])}{', …' if below[5:] else ''})")
+        parts.append(
+            f"the contents of its folders ({', '.join(below[:5])}{', …' if below[5:] else ''})"
+        )
     left_out = " and ".join(parts)
     if not found.images:
         expected = ", ".join(sorted(IMAGE_SUFFIXES))
         beside = f"; left out: {left_out}" if left_out else ""
-        raise DataError(f"{folder}: holds no image; expected files ending in {expected}{beside}.")
+        raise DataError(
+            f"{folder}: contains no images; expected files ending in {expected}{beside}."
+        )
     if left_out:
         note(f"{folder}: left out: {left_out}")
     return found.images
@@ -121,7 +125,7 @@ def read_list(content: bytes) -> list[Path]:
     except UnicodeDecodeError as error:
         raise DataError(f"the list of paths cannot be read ({error}); save it as UTF-8.") from error
     if "\0" in text:
-        raise DataError("the list of paths holds zero bytes; save it as UTF-8.")
+        raise DataError("the list of paths contains zero bytes; save it as UTF-8.")
     return [Path(line) for line in map(str.strip, text.split("\n")) if line]
 
 

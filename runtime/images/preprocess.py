@@ -129,8 +129,8 @@ def _rgb_from_array(
         full = (1 << bit_depth) - 1
         if bit_depth < FULL_DEPTH and array.max() > full:
             raise DataError(
-                f"{name}: got a value of {array.max()} from a camera of {bit_depth} bits, expected "
-                f"up to {full}; train with the --bit-depth of the camera."
+                f"{name}: got a value of {array.max()} from a camera of {bit_depth} bits, "
+                f"expected at most {full}; train with the camera's --bit-depth."
             )
         array = ((array.astype(np.uint32) * 255 + full // 2) // full).astype(np.uint8)
     rgb = (

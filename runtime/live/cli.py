@@ -28,7 +28,10 @@ from stpm.runtime.output.console import Version, command, note, say
 
 def live(
     bundle: Annotated[
-        Path, typer.Argument(help="The folder NAME.stpm, or a line of cameras as a file LINE.toml.")
+        Path,
+        typer.Argument(
+            help="The folder NAME.stpm, or a file LINE.toml that describes several cameras."
+        ),
     ],
     source: Annotated[
         list[str] | None,
@@ -38,52 +41,64 @@ def live(
         ),
     ] = None,
     watch: Annotated[
-        Path | None, typer.Option(help="A folder to watch, as a source.", file_okay=False)
+        Path | None,
+        typer.Option(help="A folder to watch; the same as giving it as a source.", file_okay=False),
     ] = None,
     move: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the scored files.", show_default="they stay", file_okay=False
+            help="Folder to move the scored files to.",
+            show_default="files are not moved",
+            file_okay=False,
         ),
     ] = None,
     record: Annotated[
-        Path, typer.Option(help="Folder of the verdicts' record.", file_okay=False)
+        Path, typer.Option(help="Folder for the record of verdicts.", file_okay=False)
     ] = Path("record"),
     sink: Annotated[
         list[str] | None,
         typer.Option(
-            help="Who is told, may be repeated: csv:FILE, parquet:FOLDER, mqtt://HOST/TOPIC, "
-            "https://..., opcua://HOST:PORT, pictures:FOLDER?every=N&max-mb=N.",
+            help="Where to send verdicts; may be repeated: csv:FILE, parquet:FOLDER, "
+            "mqtt://HOST/TOPIC, https://..., opcua://HOST:PORT, pictures:FOLDER?every=N&max-mb=N.",
         ),
     ] = None,
     every: Annotated[str, typer.Option(help="Time between two frames, such as 200ms.")] = "",
     trigger: Annotated[
-        str, typer.Option(help="Of a GenICam camera: software, by --every, or hardware.")
+        str, typer.Option(help="Trigger of a GenICam camera: software (by --every) or hardware.")
     ] = "",
     exposure_us: Annotated[
         float | None, typer.Option(help="Exposure of a GenICam camera in microseconds.")
     ] = None,
     pixel_format: Annotated[
-        str, typer.Option(help="Of a GenICam camera, such as Mono8 or BayerRG8.")
+        str, typer.Option(help="Pixel format of a GenICam camera, such as Mono8 or BayerRG8.")
     ] = "",
     shadow: Annotated[
         Path | None,
-        typer.Option(help="A second bundle that is asked as well, and decides nothing."),
+        typer.Option(help="A second bundle that scores every image too, but decides nothing."),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Such as onnxruntime.", show_default="the fastest here")
+        str | None,
+        typer.Option(help="Engine, such as onnxruntime.", show_default="the fastest here"),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads of one run.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads per run; 0 leaves the choice to the engine.")
+    ] = 0,
     when_behind: Annotated[
-        WhenBehind, typer.Option(help="What becomes of frames that are too many for the scorer.")
+        WhenBehind,
+        typer.Option(help="What happens to frames that arrive faster than they can be scored."),
     ] = WhenBehind.BLOCK,
-    queue: Annotated[int, typer.Option(min=1, help="Frames that may wait for each camera.")] = 8,
+    queue: Annotated[int, typer.Option(min=1, help="Frames per camera that may wait.")] = 8,
     cycle_time: Annotated[
-        str | None, typer.Option(help="Time that a verdict may take, such as 250ms.")
+        str | None,
+        typer.Option(
+            help="Longest allowed time to a verdict, such as 250ms; later ones are counted."
+        ),
     ] = None,
     drift_level: Annotated[
         float,
-        typer.Option(min=1e-9, max=0.5, help="Odds of a false alarm of drift, in all the time."),
+        typer.Option(
+            min=1e-9, max=0.5, help="Probability of a false drift alarm, over the whole run."
+        ),
     ] = LEVEL,
     page: Annotated[
         str | None, typer.Option(help="Serve the live page at HOST:PORT, such as 127.0.0.1:8080.")
@@ -92,21 +107,25 @@ def live(
         str | None,
         typer.Option(
             envvar="STPM_PAGE_TOKEN",
-            help="What a browser must show; needed beyond this machine.",
+            help="Secret that a browser must send; required if other machines can reach the page.",
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a verdict.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per verdict.")
+    ] = False,
     _version: Version = False,
 ) -> None:
-    """Score what cameras see, and tell the line, until they end or Ctrl+C.
+    """Score camera images and report every verdict, until the sources end or Ctrl+C.
 
-    Every verdict is in the record, on the disk, before anyone is told of it.
+    Every verdict is recorded on disk before it is sent to any sink.
     """
     plan, addresses = LinePlan(()), list(sink or ())
     if bundle.suffix == ".toml":
         if source or watch or shadow or move:
-            raise typer.BadParameter("a line's file names its cameras itself.")
+            raise typer.BadParameter(
+                "LINE.toml names its own cameras; leave out sources, --watch, --shadow and --move."
+            )
         plan = read_line(bundle)
         addresses += plan.settings.get("sinks", [])
         record = bundle.parent / plan.settings.get("record", record)
@@ -136,11 +155,14 @@ def live(
         )
     names = [camera.name for camera in plan.cameras]
     if len(set(names)) < len(names):
-        raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected names that differ.")
+        raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected different names.")
     limit = parse_seconds(cycle_time) if cycle_time else None
     kept = Record(record)
     if kept.torn:
-        note(f"{record}: the last line was cut short, and nobody told of it; it is removed")
+        note(
+            f"{record}: the last line was incomplete and had not been sent to any sink; it was "
+            "removed"
+        )
     cameras = _open_cameras(plan.cameras, threads, drift_level, frozenset(kept.images))
     deliveries = [Delivery(address, open_sink(address)) for address in addresses]
     station = Station(
@@ -180,7 +202,9 @@ def summary(station: Station) -> list[str]:
             f"p99 {p99:.1f} ms"
         )
         if camera.shadow is not None:
-            lines.append(f"{camera.name}: the shadow differs in {camera.shadow_differs} verdicts")
+            lines.append(
+                f"{camera.name}: the shadow bundle differs in {camera.shadow_differs} verdicts"
+            )
     if station.cycle_time is not None:
         lines.append(f"later than {1e3 * station.cycle_time:g} ms: {station.late} verdicts")
     lines += [f"{d.address}: {d.sent} delivered, {d.lost} not" for d in station.deliveries]
@@ -261,8 +285,8 @@ def _drift_teller() -> Callable[[Event], None]:
                 told.add((camera, name))
             if is_new:
                 note(
-                    f"{camera}: the {name} has changed since the calibration; look at the light, "
-                    "the lens and the parts, and calibrate again"
+                    f"{camera}: the {name} has changed since calibration; check lighting, "
+                    "lens and parts, and calibrate again"
                 )
 
     return tell

@@ -54,7 +54,7 @@ class Delivery:
                 self._waiting.popleft()
                 self.lost += 1
                 if self.lost == 1:
-                    note(f"{self.address}: is too slow or down; the oldest verdicts are left out")
+                    note(f"{self.address}: is too slow or down; the oldest verdicts are dropped")
             self._waiting.append(kept)
             self._changed.notify()
 
@@ -67,7 +67,7 @@ class Delivery:
         if self._thread.is_alive() or self._waiting:
             left = len(self._waiting)
             self.lost += left
-            note(f"{self.address}: {left} verdicts did not arrive; they are in the record")
+            note(f"{self.address}: {left} verdicts were not delivered; they are in the record")
 
     def _work(self) -> None:
         while True:
@@ -103,6 +103,6 @@ class Delivery:
                 wait = min(2 * wait, LONGEST_WAIT)
             else:
                 if self.state:
-                    note(f"{self.address}: takes verdicts again")
+                    note(f"{self.address}: accepts verdicts again")
                 self.state = ""
                 return True

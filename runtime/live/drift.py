@@ -69,8 +69,8 @@ class DriftMonitor:
         """
         if not 0 < level < 1 or not all(map(math.isfinite, reference)):
             raise DataError(
-                f"got a level of {level} and {len(reference)} values, expected a number above 0 "
-                "and below 1, and finite values."
+                f"got a level of {level} and {len(reference)} values, expected a level above "
+                "0 and below 1, and finite values; correct them."
             )
         self._limit = -math.log10(level)
         self._kept = sorted(reference)
@@ -84,7 +84,7 @@ class DriftMonitor:
         """Take the next value; DataError where it is not finite."""
         if not math.isfinite(value):
             raise DataError(
-                f"got the value {value}, expected a finite one; check what measures it."
+                f"got the value {value}, expected a finite one; check how it is measured."
             )
         p = self._p_value(value)
         before, self._time = 1 / (1 + math.log1p(self._time)), self._time + 1

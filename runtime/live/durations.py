@@ -15,5 +15,7 @@ def parse_seconds(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(ms|s|min|)", text.strip())
     if match is None:
-        raise DataError(f"got the time {text!r}, expected such as 250ms, 0.25s or 2min.")
+        raise DataError(
+            f"got the time {text!r}, expected for example 250ms, 0.25s or 2min; correct it."
+        )
     return float(match[1]) * {"ms": 1e-3, "s": 1.0, "": 1.0, "min": 60.0}[match[2]]

@@ -78,7 +78,7 @@ def read_line(path: Path) -> LinePlan:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: is no TOML ({error}); correct it.") from None
+        raise DataError(f"{path}: is not TOML ({error}); correct it.") from None
     cameras = values.pop("camera", [])
     for key, value in values.items():
         if key not in _OF_LINE or not isinstance(value, _OF_LINE[key]):
@@ -91,7 +91,9 @@ def read_line(path: Path) -> LinePlan:
     plans = tuple(_camera(path, camera) for camera in cameras)
     names = [plan.name for plan in plans]
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: got the cameras {', '.join(names)}, expected names that differ.")
+        raise DataError(
+            f"{path}: got the cameras {', '.join(names)}, expected different names; rename them."
+        )
     return LinePlan(plans, values)
 
 

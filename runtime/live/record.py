@@ -64,8 +64,8 @@ class Record:
         for line in read_record(folder):
             if line.problem:
                 raise DataError(
-                    f"{folder}: {line.place} {line.problem}; keep this record, and name another "
-                    "folder with --record."
+                    f"{folder}: {line.place} {line.problem}; keep this record, and choose "
+                    "another folder with --record."
                 )
             self._previous, self._count = line_hash(_as_line(line.entry)), line.number
             self.images.add(str(line.entry["image"]))
@@ -90,8 +90,8 @@ class Record:
         file = self._open(str(entry["time"])[:10])
         if os.fstat(file.fileno()).st_size != self._size:
             raise DataError(
-                f"{file.name}: somebody else has written into this record; give each station its "
-                "own folder with --record."
+                f"{file.name}: another process has written into this record; give each "
+                "station its own folder with --record."
             )
         try:
             # A disk that is nearly full takes a part, and says nothing.

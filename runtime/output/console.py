@@ -32,7 +32,7 @@ def _print_version(wanted: bool) -> None:
 Version = Annotated[
     bool,
     typer.Option(
-        "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ]
 
@@ -93,7 +93,7 @@ def known_errors(function: Callable[..., None]) -> Callable[..., None]:
             raise  # the reader of our output has seen enough: typer ends quietly
         except MemoryError as error:
             reason = " ".join(str(error).split()) or "more than there is"
-            note(f"error: not enough memory ({reason}); take a smaller size or fewer images.")
+            note(f"error: not enough memory ({reason}); use a smaller size or fewer images.")
             raise typer.Exit(1) from None
         except (StpmError, OSError) as error:
             sentence = f"error: {error}"

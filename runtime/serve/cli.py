@@ -14,12 +14,14 @@ from stpm.runtime.serve.options import TritonBackend, TritonOptions, check_extra
 
 main = typer.Typer(pretty_exceptions_enable=False)
 ServedBundle = Annotated[Path, typer.Argument(help="The folder NAME.stpm.")]
-Name = Annotated[str | None, typer.Option(help="Of the model.", show_default="the bundle's folder")]
+Name = Annotated[
+    str | None, typer.Option(help="Name of the model.", show_default="the bundle's folder")
+]
 
 
 @main.callback()
 def serve(_version: Version = False) -> None:
-    """Serve bundles with Triton and servers alike."""
+    """Serve bundles with Triton and similar servers."""
 
 
 @main.command()
@@ -27,38 +29,42 @@ def serve(_version: Version = False) -> None:
 def triton(
     bundle: ServedBundle,
     repository: Annotated[
-        Path, typer.Argument(file_okay=False, help="Triton's folder of models; made if missing.")
+        Path, typer.Argument(file_okay=False, help="Triton's folder of models; created if missing.")
     ],
     name: Name = None,
     backend: Annotated[
         TritonBackend,
         typer.Option(
-            help="onnxruntime runs the graph bare; python runs stpm inside Triton: any engine, any "
-            "size of image."
+            help="onnxruntime runs only the graph; python runs stpm inside Triton, with any engine "
+            "and any image size."
         ),
     ] = TritonBackend.ONNXRUNTIME,
     engine: Annotated[
         str | None,
         typer.Option(
-            help="Whose thresholds are served; with --backend python it also runs.",
+            help="Engine whose thresholds are served; with --backend python it also runs.",
             show_default="onnxruntime; with --backend python the fastest on the server",
         ),
     ] = None,
     instances: Annotated[
-        int, typer.Option(min=1, max=1024, help="Copies of the model that run at once.")
+        int, typer.Option(min=1, max=1024, help="Copies of the model that run in parallel.")
     ] = 1,
     max_queue: Annotated[
-        int, typer.Option(min=1, help="Requests that may wait; a further one is refused at once.")
+        int,
+        typer.Option(min=1, help="Requests that may wait; any further request is refused at once."),
     ] = 64,
     queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="Microseconds to wait for others to form a batch with.")
+        int,
+        typer.Option(
+            min=0, help="Microseconds that a request waits for others to form a batch with."
+        ),
     ] = 500,
     timeout_ms: Annotated[
         int,
-        typer.Option(min=0, help="Refuse a request that waited so long; 0 lets it wait."),
+        typer.Option(min=0, help="Refuse a request after it has waited this long; 0: never."),
     ] = 0,
 ) -> None:
-    """Add a bundle to a model repository of NVIDIA Triton, as a new model or a further version."""
+    """Add a bundle to a model repository of NVIDIA Triton, as a new model or a new version."""
     check_extra("onnx", "tritonclient", "grpc")
     from stpm.runtime.serve.triton_repository import write_model
 
@@ -68,14 +74,14 @@ def triton(
     contract = opened.manifest.input
     if backend is TritonBackend.ONNXRUNTIME and contract.batch[0] == contract.batch[1]:
         note(
-            f"{bundle}: its graph takes {contract.batch[0]} image(s) a run, so no batches are "
-            "formed; export with --batch 1..8 for that"
+            f"{bundle}: its graph takes {contract.batch[0]} image(s) per run, so no batches "
+            "are formed; to allow batches, export with --batch 1..8"
         )
     if backend is TritonBackend.ONNXRUNTIME and contract.resize == "host":
         height, width = contract.size
         note(
-            f"{bundle}: takes images of {height}x{width}; for the camera's size export with "
-            "--camera-size, or take --backend python"
+            f"{bundle}: takes images of {height}x{width}; for the camera's image size, "
+            "export with --camera-size, or use --backend python"
         )
     say(folder)
 
@@ -85,11 +91,11 @@ def triton(
 def openvino(
     bundle: ServedBundle,
     repository: Annotated[
-        Path, typer.Argument(file_okay=False, help="Folder of models; made if missing.")
+        Path, typer.Argument(file_okay=False, help="Folder of models; created if missing.")
     ],
     name: Name = None,
 ) -> None:
-    """Add a bundle to a repository of OpenVINO Model Server, which starts on its config.json."""
+    """Add a bundle to a repository of OpenVINO Model Server, to be started with its config.json."""
     check_extra("onnx")
     from stpm.runtime.serve.openvino_repository import write_model
 
@@ -100,12 +106,15 @@ def openvino(
 @known_errors
 def kserve(
     storage_uri: Annotated[
-        str, typer.Argument(help="Where the models of `triton` lie, such as s3://bucket/models.")
+        str,
+        typer.Argument(
+            help="Address of the models that `triton` wrote, such as s3://bucket/models."
+        ),
     ],
-    name: Annotated[str, typer.Option(help="Of the service.")] = "inspection",
-    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA GPUs of a replica.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the service.")] = "inspection",
+    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA GPUs per replica.")] = 0,
 ) -> None:
-    """Print the InferenceService (YAML) that has KServe run Triton on a repository in a store."""
+    """Print the InferenceService (YAML) with which KServe runs Triton on a stored repository."""
     print(inference_service(name, storage_uri, gpus=gpus), end="")
 
 
@@ -115,7 +124,7 @@ def verify(
     url: Annotated[str, typer.Argument(help="http://HOST:PORT or grpc://HOST:PORT.")],
     bundle: ServedBundle,
     grpc: Annotated[
-        str | None, typer.Option(help="HOST:PORT where gRPC is to be checked, too.")
+        str | None, typer.Option(help="HOST:PORT of the gRPC endpoint, to check it as well.")
     ] = None,
     name: Name = None,
     model_version: Annotated[
@@ -123,16 +132,18 @@ def verify(
     ] = "",
     engine: Annotated[
         str | None,
-        typer.Option(help="Whose thresholds it must serve.", show_default="any of the bundle's"),
+        typer.Option(
+            help="Engine whose thresholds it must serve.", show_default="any of the bundle's"
+        ),
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option(min=0.001, help="Seconds after which a request has failed.")
+        float, typer.Option(min=0.001, help="Seconds after which a request counts as failed.")
     ] = 10.0,
 ) -> None:
-    """Send the bundle's golden images to a server, and hold its answers to the bundle.
+    """Send the bundle's golden images to a server, and check its answers against the bundle.
 
-    Exits with 0 where maps, scores, thresholds and verdicts are the bundle's, and with 1 where they
-    are not or the server does not answer.
+    Exits with 0 if maps, scores, thresholds and verdicts match the bundle, and with 1 if they
+    do not or the server does not answer.
     """
     addresses = [_address(url), *([("grpc", grpc)] if grpc else [])]
     check_extra("tritonclient", "grpc", "geventhttpclient")

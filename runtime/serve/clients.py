@@ -74,13 +74,15 @@ class TritonClient:
             )
             arrays = {name: answer.as_numpy(name) for name in outputs}
         except InferenceServerException as error:
-            raise BackendError(f"{self._url}: refused ({_one_line(error)}).") from error
+            raise BackendError(f"{self._url}: refused the request ({_one_line(error)}).") from error
         except Exception as error:
             # gevent, its HTTP client and sockets raise errors without a common base.
-            raise BackendError(f"{self._url}: cannot be asked ({_one_line(error)}).") from error
+            raise BackendError(f"{self._url}: cannot be reached ({_one_line(error)}).") from error
         missing = [name for name, array in arrays.items() if array is None]
         if missing:
-            raise BackendError(f"{self._url}: gives no {', '.join(missing)}; serve the bundle.")
+            raise BackendError(
+                f"{self._url}: does not return {', '.join(missing)}; serve the bundle."
+            )
         return arrays
 
     def close(self) -> None:

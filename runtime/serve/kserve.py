@@ -29,8 +29,9 @@ def inference_service(name: str, storage_uri: str, *, gpus: int = 0) -> str:
         )
     if re.fullmatch(r"[a-z0-9+.-]+://[^\s/]\S*", storage_uri) is None:
         raise DataError(
-            f"got {storage_uri!r}, expected where the models lie, such as s3://bucket/models or "
-            "pvc://claim/models; copy them there and name that."
+            f"got {storage_uri!r}, expected the address of the models, such as "
+            "s3://bucket/models or pvc://claim/models; copy them there and give that "
+            "address."
         )
     limits = f'      resources:\n        limits:\n          nvidia.com/gpu: "{gpus}"\n'
     return f"""apiVersion: serving.kserve.io/v1beta1

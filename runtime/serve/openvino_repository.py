@@ -63,8 +63,8 @@ def _with_entry(path: Path, name: str) -> dict[str, Any]:
         others = [entry for entry in config[MODELS] if entry["config"]["name"] != name]
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{path}: is no config of OpenVINO Model Server ({error!r}), expected an object with "
-            f"{MODELS}; choose another folder."
+            f"{path}: is not a config of OpenVINO Model Server ({error!r}), expected an "
+            f"object with {MODELS}; choose another folder."
         ) from error
     entry = {
         "name": name,

@@ -60,8 +60,8 @@ def check_graph_scores(bundle: Bundle) -> None:
     check_whole(bundle)
     if not bundle.manifest.scoring.is_graphs:
         raise BackendError(
-            f"{bundle.path}: has regions of interest or a smallest defect, which its graph knows "
-            "nothing of; serve it with stpm-serve triton --backend python."
+            f"{bundle.path}: has regions of interest or a smallest defect, which its graph "
+            "does not include; serve it with stpm-serve triton --backend python."
         )
 
 
@@ -73,8 +73,8 @@ def check_whole(bundle: Bundle) -> None:
     """
     if bundle.manifest.tiles is not None:
         raise BackendError(
-            f"{bundle.path}: cuts its images into tiles, expected one whose graph takes them "
-            "whole; score large images with stpm-run, stpm-live or Detector."
+            f"{bundle.path}: cuts its images into tiles, expected a bundle whose graph takes "
+            "whole images; score large images with stpm-run, stpm-live or Detector."
         )
 
 
@@ -87,5 +87,6 @@ def check_extra(*modules: str, extra: str = "serve") -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise BackendError(
-            f"this needs {', '.join(missing)}, not installed here; run pip install 'stpm[{extra}]'."
+            f"this needs {', '.join(missing)}, which is not installed; run pip install "
+            f"'stpm[{extra}]'."
         )

@@ -41,9 +41,9 @@ def model_config(bundle: Bundle, name: str, version: int, options: TritonOptions
     batched = contract.batch[0] < contract.batch[1] or options.backend is TritonBackend.PYTHON
     if contract.batch[0] > 1 and options.backend is TritonBackend.ONNXRUNTIME and batched:
         raise BundleError(
-            f"{bundle.path}: takes batches of {contract.batch[0]} to {contract.batch[1]} images, "
-            "expected 1 to some number, since Triton also sends single ones; take --backend "
-            "python, or export with --batch 1..N."
+            f"{bundle.path}: takes batches of {contract.batch[0]} to {contract.batch[1]} "
+            "images, expected a minimum of 1, because Triton also sends single images; use "
+            "--backend python, or export with --batch 1..N."
         )
     lead = [] if batched else [contract.batch[1]]
     any_size = options.backend is TritonBackend.PYTHON and contract.resize == "host"

@@ -106,7 +106,7 @@ def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
     if engine not in ONNX_ENGINES:
         known = f"one of {', '.join(ONNX_ENGINES)}" if engine in ENGINES else "a known engine"
         raise BackendError(
-            f"got --engine {engine} for Triton's ONNX Runtime backend, expected {known}; take "
+            f"got --engine {engine} for Triton's ONNX Runtime backend, expected {known}; use "
             "--backend python, which runs every engine."
         )
     calibration_of(bundle, engine)
@@ -130,13 +130,14 @@ def _join(config: Any, model: Path) -> None:
         former = config_from_text((model / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{model}: is there and has no {CONFIG} that can be read ({error}); remove it, or "
-            "choose another --name."
+            f"{model}: exists but has no readable {CONFIG} ({error}); remove it, or choose "
+            "another --name."
         ) from error
     if interface(former) != interface(config):
         raise DataError(
-            f"{model}: its versions have another input, output, batch or backend, and Triton has "
-            "one config for all; choose another --name, or serve it as they are."
+            f"{model}: its versions have another input, output, batch or backend, but Triton "
+            "has one config for all versions; choose another --name, or serve with the same "
+            "options."
         )
     for key, value in former.parameters.items():
         config.parameters[key].string_value = value.string_value

@@ -88,7 +88,8 @@ def verify(
         raise ParityError(
             f"{model}: differs from the golden maps by {parity.map_difference:.2g} of their "
             f"maximum and from the scores by {parity.score_difference:.2g}, expected at most "
-            f"{tolerance:.2g}; serve {bundle.path} itself, or the version of it."
+            f"{tolerance:.2g}; serve {bundle.path}, or choose the model version made from "
+            "it."
         )
     threshold, engines = _thresholds(served.answers, bundle, model, engine)
     return Verified(len(golden.images), parity, threshold, engines)
@@ -114,7 +115,7 @@ def _thresholds(
     }
     if not np.array_equal(stacked["is_anomalous"], stacked["pred_score"] > stacked["threshold"]):
         raise ParityError(
-            f"{model}: a verdict is not that of its score and threshold; serve {bundle.path} again."
+            f"{model}: a verdict does not match its score and threshold; serve {bundle.path} again."
         )
     records = bundle.manifest.engines
     wanted = {name: r for name, r in records.items() if engine in (None, name)}
@@ -134,7 +135,7 @@ def _thresholds(
     if not engines:
         raise ParityError(
             f"{model}: serves the threshold {got:.6g}, expected that of "
-            f"{' or '.join(wanted) or engine} in {bundle.path}; serve that bundle, or name "
+            f"{' or '.join(wanted) or engine} in {bundle.path}; serve that bundle, or choose "
             "another --engine."
         )
     return got, engines

@@ -31,10 +31,12 @@ from stpm.runtime.site.thresholds import (
 
 
 def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm; its thresholds change.")],
+    bundle: Annotated[
+        Path, typer.Argument(help="The folder NAME.stpm, whose thresholds are replaced.")
+    ],
     good: Annotated[
         list[str] | None,
-        typer.Argument(help="Good images of this camera and light: files, folders or globs."),
+        typer.Argument(help="Good images under this camera and lighting: files, folders or globs."),
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
@@ -46,18 +48,20 @@ def calibrate(
     warn_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of good parts that may be put aside to be looked at, the rejected among "
-            "them.",
-            show_default="no such limit",
+            help="Share of good parts that may be put aside for inspection, including those "
+            "rejected.",
+            show_default="no warning limit",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Set the score's threshold by hand, with no images.", show_default=""),
+        typer.Option(help="Set the image threshold by hand, without images.", show_default=""),
     ] = None,
     bad: Annotated[
         list[str] | None,
-        typer.Option(help="Images of known defects: says what is found. May be repeated."),
+        typer.Option(
+            help="Images of known defects, to report how many are found. May be repeated."
+        ),
     ] = None,
     roi: Annotated[
         list[str] | None,
@@ -70,12 +74,12 @@ def calibrate(
     ignore: Annotated[
         list[Path] | None,
         typer.Option(
-            help="What does not count, a file as for --roi. May be repeated.",
+            help="Region to ignore, a file as for --roi. May be repeated.",
             show_default="as before",
         ),
     ] = None,
     whole_image: Annotated[
-        bool, typer.Option("--whole-image", help="Drop the bundle's regions of interest.")
+        bool, typer.Option("--whole-image", help="Remove the bundle's regions of interest.")
     ] = False,
     min_area: Annotated[
         int | None,
@@ -90,28 +94,32 @@ def calibrate(
         list[str] | None,
         typer.Option(
             help="Engine to calibrate; may be repeated.",
-            show_default="all that the bundle names and that run here",
+            show_default="all that the bundle lists and that run here",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say it, and leave the bundle as it is.")
+        bool, typer.Option("--dry-run", help="Print the result, but do not change the bundle.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     _version: Version = False,
 ) -> None:
     """Set a bundle's thresholds on site, from good images or by hand.
 
-    The bundle is replaced whole or not at all, and keeps the thresholds that it had.
+    The bundle is replaced as a whole or not at all, and keeps a record of its old thresholds.
     """
     if (threshold is None) == (not good):
-        raise typer.BadParameter("give good images, or --threshold without images.")
+        raise typer.BadParameter("give either good images or --threshold.")
     others = (false_alarm_rate, warn_rate, min_area)
     if threshold is not None and (bad or roi or ignore or whole_image or any(others)):
         raise typer.BadParameter(
-            "--threshold takes no other limit and no region; calibrate on good images."
+            "--threshold cannot be combined with other limits, regions or --bad; calibrate "
+            "on good images instead."
         )
     if whole_image and (roi or ignore):
-        raise typer.BadParameter("--whole-image drops the regions that --roi and --ignore name.")
+        raise typer.BadParameter(
+            "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
+            "leave one out."
+        )
     opened = Bundle(bundle)
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
@@ -204,7 +212,7 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
     interval = f", 95% interval {low:.2%} to {high:.2%}" if (low, high) != (0, 1) else ""
     warn = ""
     if after.warn_threshold is not None and after.warn_rate is not None:
-        warn = f"; to be looked at above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
+        warn = f"; inspect above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
     return (
         f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, "
         f"for {after.false_alarm_rate:.2%} false alarms ({after.image_count} good images"
@@ -214,8 +222,8 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
 
 def _table(bundle: Path, rows: list[Finds], total: int) -> list[str]:
     lines = [
-        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, {row.rejected} good "
-        f"images rejected, {row.false_alarm_rate:.2%} false alarms promised"
+        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, {row.rejected} "
+        f"good images rejected, {row.false_alarm_rate:.2%} false alarms expected at most"
         for row in rows
     ]
     if rows:

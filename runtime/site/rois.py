@@ -51,8 +51,8 @@ def read_rois(
         for key, mask in _read(Path(file), name or None, image_size).items():
             if key in regions:
                 raise DataError(
-                    f"{file}: got a second region of interest named {key}, expected names that "
-                    "differ; name it with --roi NAME=FILE."
+                    f"{file}: got a second region of interest named {key}, expected "
+                    "different names; name it with --roi NAME=FILE."
                 )
             regions[key] = mask
     regions = regions or {WHOLE: np.ones(image_size, np.bool_)}
@@ -84,7 +84,7 @@ def _read(
         masks = {name: np.logical_or.reduce(list(masks.values()))}
     for key, mask in masks.items():
         if not mask.any():
-            raise DataError(f"{path}: {key} marks no pixel of the image; draw it inside.")
+            raise DataError(f"{path}: {key} marks no pixel inside the image; draw it inside.")
     return masks
 
 
@@ -92,8 +92,9 @@ def _picture(path: Path, image_size: tuple[int, int]) -> NDArray[np.bool_]:
     pixels = read_pixels(path)
     if pixels.shape[:2] != image_size:
         raise DataError(
-            f"{path}: got {pixels.shape[0]}x{pixels.shape[1]} pixels, expected the "
-            f"{image_size[0]}x{image_size[1]} of the images; draw it on one of them."
+            f"{path}: got {pixels.shape[0]}x{pixels.shape[1]} pixels, expected "
+            f"{image_size[0]}x{image_size[1]}, the size of the images; draw it on one of "
+            "them."
         )
     return np.asarray(pixels.reshape(*image_size, -1).any(axis=2))
 
@@ -106,7 +107,7 @@ def _polygons(path: Path, image_size: tuple[int, int]) -> dict[str, NDArray[np.b
             f"{path}: cannot be read as JSON ({error}); expected {_POLYGONS}."
         ) from None
     if not isinstance(values, Mapping) or not values:
-        raise DataError(f"{path}: got no polygons by name, expected {_POLYGONS}.")
+        raise DataError(f"{path}: got no named polygons, expected {_POLYGONS}.")
     return {str(name): _filled(path, polygons, image_size) for name, polygons in values.items()}
 
 

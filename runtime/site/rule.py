@@ -77,8 +77,9 @@ def make_rule(
     if scoring.rois and len(sizes) > 1:
         (height, width), (other_height, other_width), *_ = sizes
         raise DataError(
-            f"got good images of {height}x{width} and of {other_height}x{other_width} pixels, "
-            "expected one size with regions of interest; take those of one camera."
+            f"got good images of {height}x{width} and of {other_height}x{other_width} "
+            "pixels, expected one size with regions of interest; use images from one "
+            "camera."
         )
     return Rule(scoring, labels)
 
@@ -99,7 +100,8 @@ def roi_weights(good: Scored, rule: Rule) -> tuple[tuple[float, ...], tuple[floa
     if middle == 0 or (rising[middle - 1] <= 0).any():
         raise DataError(
             f"got {len(rising)} good images, half of them with a score of 0 in a region of "
-            "interest, expected two or more with scores above 0; add images, or leave it out."
+            "interest, expected at least two with scores above 0; add images, or leave the "
+            "region out."
         )
     low, high = rising[middle - 1], rising[middle]
     return tuple((high[0] / low).tolist()), tuple((high[0] / high).tolist())

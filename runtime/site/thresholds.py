@@ -111,8 +111,8 @@ def from_good_images(
         rate = max(wished, smallest_false_alarm_rate(len(good.pred_scores)))
     if warn_rate is not None and warn_rate < rate:
         raise DataError(
-            f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of {rate:g}: "
-            "fewer images are rejected than looked at; raise it."
+            f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of "
+            f"{rate:g}, because it includes the rejected parts; raise it."
         )
     of_good, of_new = roi_weights(good, rule)
     scores = rule(good, of_good)[1].max(axis=1)
@@ -139,8 +139,9 @@ def by_hand(before: Calibration, threshold: float) -> Calibration:
     """
     if not before.scores:
         raise DataError(
-            "the bundle keeps no scores of good images to say what a threshold promises; "
-            "calibrate it on good images first: stpm-calibrate BUNDLE GOOD."
+            "the bundle has no scores of good images from which to compute the false-alarm "
+            "rate of a threshold; calibrate it on good images first: stpm-calibrate BUNDLE "
+            "GOOD."
         )
     warn = before.warn_threshold
     keeps_warning = warn is not None and warn <= threshold

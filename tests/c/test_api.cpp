@@ -182,7 +182,7 @@ void samples_of_16_bits_have_the_bit_depth(const std::string &bundle) {
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
     CHECK(result.score == 1);  // the engine's map is the red channel over 255
     grey.back() = 4096;
-    const char *sentence = "got a value of 4096 from a camera of 12 bits, expected up to 4095";
+    const char *sentence = "got a value of 4096 from a camera of 12 bits, expected at most 4095";
     CHECK_STATUS(STPM_ERROR_IMAGE, detector, stpm_run(detector, &image, 1, &result));
     CHECK(std::strstr(stpm_last_error(detector), sentence) != nullptr);
     std::uint64_t ticket = 0;

@@ -81,7 +81,7 @@ def test_the_bundle_keeps_it(checkpoints: list[Path], tmp_path: Path) -> None:
         assert detectors[0](source).score == expected
     assert detectors[0].scores([frame])[0] == expected
     assert detectors[0](shallow(frame)).score == expected, "8 bits are as they are"
-    with pytest.raises(DataError, match="value of 4096 from a camera of 12 bits, expected up to"):
+    with pytest.raises(DataError, match="value of 4096 from a camera of 12 bits, expected at most"):
         detectors[0](np.full(SIZE, 4096, np.uint16))
     assert Bundle(tmp_path / "deep.stpm").manifest.input.bit_depth == 12
 

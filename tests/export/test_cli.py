@@ -170,7 +170,7 @@ def test_what_is_no_bundle_is_kept(checkpoint_path: Path, tmp_path: Path, name: 
     code, _, stderr = run("--ckpt", checkpoint_path, "--out", tmp_path / name, "--overwrite")
     assert code == 1
     assert stderr.count("\n") == 1
-    assert "no bundle" in stderr
+    assert "is not a bundle" in stderr
     assert photo.read_bytes() == b"pixels"
 
 
@@ -276,8 +276,8 @@ def test_auto_keeps_the_fastest_and_says_what_it_tried(
     code, stdout, stderr = run("--ckpt", checkpoint_path, "--out", out, "--precision", "auto")
     assert (code, stdout) == (0, f"{out}\n"), stderr
     assert Bundle(out).manifest.precision == "bf16"
-    assert re.search(r"bf16 +1\.00 ms an image on \w+, kept\n", stderr)
-    assert re.search(r"fp32 +2\.00 ms an image on \w+\n", stderr)
+    assert re.search(r"bf16 +1\.00 ms per image on \w+, kept\n", stderr)
+    assert re.search(r"fp32 +2\.00 ms per image on \w+\n", stderr)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part.stpm"]
 
 
@@ -297,7 +297,7 @@ def test_auto_leaves_out_what_fails_its_gate(
         "--ckpt", checkpoint_path, "--out", tmp_path / "b.stpm", "--precision", "auto"
     )
     assert code == 1
-    assert "error: no precision passed its gates; name one with --precision." in stderr
+    assert "error: no precision passed its checks; choose one with --precision." in stderr
     assert not (tmp_path / "b.stpm").exists()
 
 

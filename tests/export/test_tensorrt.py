@@ -190,14 +190,16 @@ def test_int8_convolutions_are_seen() -> None:
 
 
 def test_integers_without_sign_are_refused() -> None:
-    with pytest.raises(BackendError, match=r"signed integers alone, and node student/q to uint8"):
+    with pytest.raises(
+        BackendError, match=r"only signed integers, got node student/q quantised to uint8"
+    ):
         build_engine(RTX, quantized_convolution(np.uint8), "fp32", (1, 1), BuildOptions())
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"no graph", "cannot take the graph's file: .*Failed to parse"),
+        (b"no graph", "cannot read the graph's file: .*Failed to parse"),
         (
             helper.make_model(
                 helper.make_graph(
@@ -209,7 +211,7 @@ def test_integers_without_sign_are_refused() -> None:
                 opset_imports=[helper.make_opsetid("", 20)],
                 ir_version=10,
             ).SerializeToString(),
-            r"cannot take the graph's node fp32/node_det \(Det\)",
+            r"cannot read the graph's node fp32/node_det \(Det\)",
         ),
     ],
 )
@@ -271,7 +273,7 @@ def test_without_a_gpu_no_engine_of_it_is_tried(checkpoint_path: Path, tmp_path:
         "--ckpt", checkpoint_path, "--out", tmp_path / "b", "--engine", "tensorrt"
     )
     assert code == 1
-    assert "tensorrt needs an NVIDIA GPU, and none is visible here" in stderr
+    assert "tensorrt needs an NVIDIA GPU, and none was found" in stderr
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_the_graph_takes_tiles_and_golden_images_are_corners(bundle: Path) -> No
 
 
 def test_other_sizes_are_refused(bundle: Path) -> None:
-    with pytest.raises(DataError, match="expected the 616x520 that the bundle was exported for"):
+    with pytest.raises(DataError, match="expected 616x520, for which the bundle was exported"):
         Detector(bundle, "onnxruntime")(np.zeros((600, 520, 3), np.uint8))
 
 

@@ -67,7 +67,7 @@ def test_each_product_and_seed_is_a_model(tmp_path: Path) -> None:
         ("[products]\na = { category = 'b' }", "expected a folder of good images"),
         ("[products]\na = { data = 1 }", "expected a folder of good images"),
         ("[product]\na = 'b'", "got product, expected export, products"),
-        ("[products]\na = 'b'\n[train]\nx = { y = 1 }", "expected a flag's value"),
+        ("[products]\na = 'b'\n[train]\nx = { y = 1 }", "expected the value of a flag"),
         ("[products]\na = 'b'\n[resources]\nmemory = 1", "expected cpus and gpus"),
         ("[products]\na = 'b'\n[resources]\ncpus = -1", "expected cpus and gpus"),
         ("[products", "is not TOML"),

@@ -160,5 +160,5 @@ def test_a_store_that_cannot_be_had_is_one_sentence(path: str, said: str) -> Non
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no image"):
+    with pytest.raises(DataError, match="contains no images"):
         list_images(str(tmp_path))

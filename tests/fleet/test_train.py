@@ -161,7 +161,7 @@ def test_a_folder_of_something_else_is_kept(
         command(plan), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
     assert done.returncode == 1
-    assert "no model of a fleet" in done.stderr
+    assert "not a model of a fleet" in done.stderr
     assert kept.read_text() == "kept"
 
 

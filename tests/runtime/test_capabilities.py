@@ -118,4 +118,4 @@ def test_export_says_what_the_processor_imitates(
     _note_imitation("fp16", ["torch-cuda"])
     assert capsys.readouterr().err == ""
     _note_imitation("fp16", None)
-    assert "no FP16 arithmetic and imitates it" in capsys.readouterr().err
+    assert "no FP16 arithmetic and emulates it" in capsys.readouterr().err

@@ -100,6 +100,6 @@ def test_a_name_too_long_for_pictures_is_said(bundle_path: Path, tmp_path: Path)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert [name.rpartition("_")[2] for name in names] == ["heatmap.png", "mask.png", "overlay.png"]
     stem = names[0].removesuffix("_heatmap.png")
-    assert f"{long}: its name is too long for pictures; theirs begin with {stem}" in (
+    assert f"{long}: its name is too long for picture files; their names begin with {stem}" in (
         done.stderr.decode().splitlines()
     )

@@ -190,7 +190,9 @@ def test_no_verified_engine_is_installed(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(detector_module, "installed_engines", lambda: ["abacus"])
-    with pytest.raises(BackendError, match=r"none is installed; run pip install .*onnxruntime"):
+    with pytest.raises(
+        BackendError, match=r"none of which is installed; run pip install .*onnxruntime"
+    ):
         Detector(bundle_path)
 
 
@@ -300,7 +302,7 @@ def test_only_the_cameras_size_fits_a_graph_that_resizes(copied: Path) -> None:
     assert detector(noise(64, 64)).image_size == (64, 64)
     for shape in [(64, 65), (128, 128, 3), (63, 64)]:
         size = f"{shape[0]}x{shape[1]}"
-        with pytest.raises(DataError, match=f"got an image of {size} pixels, expected the 64x64"):
+        with pytest.raises(DataError, match=f"got an image of {size} pixels, expected 64x64"):
             detector.batch([noise(64, 64), noise(*shape)])
 
 

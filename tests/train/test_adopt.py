@@ -235,7 +235,7 @@ def test_a_size_is_taken_where_the_file_says_none(
 ) -> None:
     port = saved(tmp_path / "port.pth", FILES["a port to Lightning"])
     assert load_checkpoint(port).config.input_size == (256, 256)
-    assert "256x256 and ImageNet's are taken" in capsys.readouterr().err
+    assert "assuming 256x256 and ImageNet normalisation" in capsys.readouterr().err
     content = {"state_dict": ANOMALIB, "anomalib_pre_processor_config": description()}
     own = saved(tmp_path / "model.ckpt", content)
     with pytest.raises(CheckpointError, match="48x80 pixels, got --input-size 64x64; leave"):
@@ -274,7 +274,7 @@ def test_weights_that_are_not_finite_are_named(part: str, tmp_path: Path) -> Non
     key = f"model_{part[0]}.layer2.0.conv1.weight"
     state[key] = state[key].clone()
     state[key][0, 0, 0, 0] = float("nan")
-    said = f"the {part}'s layer2.0.conv1.weight holds values that are not finite"
+    said = f"the {part}'s layer2.0.conv1.weight contains values that are not finite"
     with pytest.raises(CheckpointError, match=said):
         load_checkpoint(saved(tmp_path / "port.pth", {"state_dict": state}), input_size=SIZE)
 

@@ -227,7 +227,7 @@ def test_an_existing_checkpoint_is_replaced_only_when_asked(
     out, log = tmp_path / "part.pt", tmp_path / "part.log.jsonl"
     out.write_bytes(b"precious")
     log.write_bytes(b"too")
-    assert f"{out}: exists already" in refuse("--good", good, *flags)
+    assert f"{out}: already exists" in refuse("--good", good, *flags)
     assert (out.read_bytes(), log.read_bytes()) == (b"precious", b"too")
     succeed("--good", good, *flags, "--overwrite")
     assert load_checkpoint(out).training["epochs_done"] == len(log_of(out)) == 2
@@ -322,7 +322,7 @@ def test_a_last_batch_of_one_with_features_of_one_pixel(good: Path, flags: list[
     arguments = ("--good", good, *flags, "--levels", "layer1,layer2,layer3", "--input-size", 16)
     said = refuse(*arguments, "--batch-size", 1)
     assert "a batch of one image" in said
-    assert "take another --batch-size" in said
+    assert "choose another --batch-size" in said
 
 
 @pytest.mark.parametrize(

@@ -50,5 +50,5 @@ def test_an_unknown_category_or_data_set_is_refused(
     text = refuse("--data", data_root, "--category", "nut", *flags)
     assert "there is no category 'nut', expected one of weave" in text
     text = refuse("--data", good, "--category", "weave", *flags)
-    assert "holds no known data set" in text
+    assert "contains no known data set" in text
     assert not (tmp_path / "part.pt").exists()

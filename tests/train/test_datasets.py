@@ -57,7 +57,7 @@ def test_lists_images_by_name_and_nothing_else(tmp_path: Path) -> None:
 
 def test_refuses_folders_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert "holds no image; expected files ending in .bmp, " in refusal(list_images, tmp_path)
+    assert "contains no images; expected files ending in .bmp, " in refusal(list_images, tmp_path)
     for absent in (tmp_path / "absent", tmp_path / "notes.txt"):
         assert refusal(list_images, absent).startswith(f"{absent}: there is no such folder")
 
@@ -126,9 +126,9 @@ def remove_test(category: Path) -> None:
         (remove_mask, "ground_truth/hole", "the mask 002_mask.png is missing"),
         (add_mask, "ground_truth/hole/009_mask.png", "no image 009 in test/hole"),
         (remove_kind_of_masks, "ground_truth/hole", "there is no such folder"),
-        (empty_kind_of_masks, "ground_truth/hole", "holds no image"),
-        (add_empty_kind, "test/stain", "holds no image"),
-        (remove_kinds, "test", "holds no folder"),
+        (empty_kind_of_masks, "ground_truth/hole", "contains no images"),
+        (add_empty_kind, "test/stain", "contains no images"),
+        (remove_kinds, "test", "contains no folder"),
         (remove_test, "test", "there is no such folder; expected the layout of MVTec AD"),
     ],
 )

@@ -75,7 +75,7 @@ def test_an_unknown_folder_gets_the_list_of_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         open_category(tmp_path, "weave")
     text = str(error.value)
-    assert text.startswith(f"{tmp_path}: holds no known data set; expected below it one of: ")
+    assert text.startswith(f"{tmp_path}: contains no known data set; expected below it one of: ")
     for part in (
         "CATEGORY/train/good",
         "split_csv/1cls.csv",

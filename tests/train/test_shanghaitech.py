@@ -138,7 +138,7 @@ def test_refuses_masks_that_do_not_fit(
 
 def test_refuses_a_scene_without_test_videos(root: Path) -> None:
     shutil.rmtree(root / "testing/frames/02_0128")
-    with pytest.raises(DataError, match="holds no video of scene 02"):
+    with pytest.raises(DataError, match="contains no videos of scene 02"):
         open_category(root, "02").test_samples()
 
 

@@ -90,8 +90,8 @@ def _weights(path: Path, content: Mapping[str, Any]) -> StateDict:
             state[".".join(parts[1:] if parts[0] == "model" else parts)] = value.detach()
     if not state:
         raise CheckpointError(
-            f"{path}: holds neither a format_version nor a state_dict; expected a checkpoint of "
-            "stpm-train, of the authors' code, of anomalib's Stfpm or of a port."
+            f"{path}: contains neither a format_version nor a state_dict; expected a "
+            "checkpoint from stpm-train, the authors' code, anomalib's Stfpm or a port."
         )
     return state
 
@@ -115,8 +115,8 @@ def _split(path: Path, state: StateDict) -> tuple[StateDict, StateDict]:
     if "conv1.weight" in state:
         return state, {}
     raise CheckpointError(
-        f"{path}: got a state_dict of another model (first key: {next(iter(state))}); expected an "
-        "STPM student of the authors' code, of anomalib's Stfpm or of a port."
+        f"{path}: got a state_dict of another model (first key: {next(iter(state))}); "
+        "expected an STPM student from the authors' code, anomalib's Stfpm or a port."
     )
 
 
@@ -139,8 +139,9 @@ def _config(
     if not recipe.input_size and input_size is None:
         height, width = ModelConfig.input_size
         note(
-            f"{path}: says nothing of its images' size and normalisation; {height}x{width} and "
-            "ImageNet's are taken, name another size with --input-size"
+            f"{path}: does not record image size and normalisation; assuming "
+            f"{height}x{width} and ImageNet normalisation, set another size with "
+            "--input-size"
         )
     size = recipe.input_size or input_size or ModelConfig.input_size
     return ModelConfig(backbone, levels, size, mean=recipe.mean, std=recipe.std)

@@ -102,8 +102,8 @@ def _from_steps(steps: Sequence[tuple[str, dict[str, Any]]], source: str) -> Rec
             mean, std = (_channels(arguments.get(k), source) for k in ("mean", "std"))
         elif name not in HARMLESS:
             raise CheckpointError(
-                f"{source}: was trained with the step {name}, which is not done here, expected "
-                "Resize and Normalize alone; train again without it."
+                f"{source}: was trained with the step {name}, which stpm does not support, "
+                "expected only Resize and Normalize; train again without it."
             )
     return Recipe(size, mean, std)
 
@@ -114,8 +114,8 @@ def _size(arguments: Mapping[str, Any], source: str) -> tuple[int, int]:
     mode = str((mode.arguments or ("",))[0] if isinstance(mode, Inert) else mode).lower()
     if not (isinstance(size, list | tuple) and len(size) == 2) or mode != "bilinear":
         raise CheckpointError(
-            f"{source}: was trained with images resized to {size} ({mode}), expected bilinearly "
-            "to height and width; train again so."
+            f"{source}: was trained with images resized to {size} ({mode}), expected "
+            "bilinear resizing to height and width; train again that way."
         )
     if arguments.get("antialias") is False:
         _note_resize(source)
@@ -124,15 +124,16 @@ def _size(arguments: Mapping[str, Any], source: str) -> tuple[int, int]:
 
 def _note_resize(source: str) -> None:
     note(
-        f"{source}: was trained on images that were resized without antialiasing; here they are "
-        "resized with it, which changes scores where images are larger"
+        f"{source}: was trained on images resized without antialiasing; stpm resizes with "
+        "antialiasing, which changes scores if images are larger than the network's input"
     )
 
 
 def _channels(values: Any, source: str) -> tuple[float, ...]:
     if not (isinstance(values, list | tuple) and len(values) == 3):
         raise CheckpointError(
-            f"{source}: normalises with {values}, expected a value for each of three channels."
+            f"{source}: normalises with {values}, expected one value for each of three "
+            "channels; correct it."
         )
     return tuple(float(value) * FULL_SCALE for value in values)
 
@@ -141,8 +142,8 @@ def _from_options(dataset: Mapping[str, Any], source: str) -> Recipe:
     """Read the options of anomalib 0.x."""
     if dataset.get("center_crop"):
         raise CheckpointError(
-            f"{source}: was trained with the step center_crop, which is not done here; train again "
-            "without it."
+            f"{source}: was trained with the step center_crop, which stpm does not support; "
+            "train again without it."
         )
     size = dataset.get("image_size")
     sides = (size, size) if isinstance(size, int) else size

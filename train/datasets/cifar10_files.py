@@ -50,8 +50,8 @@ def read_batch(path: Path) -> Batch:
     size_bytes = path.stat().st_size
     if size_bytes > MAX_FILE_BYTES:
         raise DataError(
-            f"{path}: has {size_bytes} bytes, expected at most {MAX_FILE_BYTES} of a batch of "
-            "CIFAR-10; download it again."
+            f"{path}: has {size_bytes} bytes, expected at most {MAX_FILE_BYTES} for a batch "
+            "of CIFAR-10; download it again."
         )
     try:
         content = path.read_bytes()
@@ -79,8 +79,8 @@ def read_member(path: Path) -> NDArray[np.uint8]:
     _, images = read_batch(path.parent)
     if not path.name.isdecimal() or int(path.name) >= len(images):
         raise DataError(
-            f"{path}: got image {path.name!r} of a batch, expected a number below {len(images)}; "
-            "restore the file."
+            f"{path}: got image {path.name!r} of a batch, expected a number below "
+            f"{len(images)}; restore the file."
         )
     image: NDArray[np.uint8] = images[int(path.name)]
     return image

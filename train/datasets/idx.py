@@ -42,11 +42,11 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
         zeros, code, dimensions = struct.unpack_from(">HBB", content)
         if zeros or code != UINT8_CODE:
-            raise ValueError("it does not begin as an array of bytes does")
+            raise ValueError("it does not begin with the header of an array of bytes")
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         begin = 4 + 4 * dimensions
         if len(content) - begin != math.prod(shape):
-            raise ValueError(f"it holds {len(content) - begin} values, not {shape}")
+            raise ValueError(f"it contains {len(content) - begin} values, not {shape}")
     except (OSError, EOFError, ValueError, struct.error) as error:
         raise DataError(f"{path}: not an IDX file ({error}); download it again.") from error
     return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)

@@ -114,9 +114,10 @@ def _defective(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
     between = float(np.mean((share > MASK_EDGE) & (share < 1 - MASK_EDGE)))
     if found[0] > MASK_EDGE * found[-1] or between > MOST_BETWEEN:
         raise DataError(
-            f"{path}: a mask of the values {', '.join(map(str, found[:5]))}"
-            f"{', ...' if len(found) > 5 else ''}, of which {between:.1%} are between dark and "
-            "bright, expected 0 for good pixels and one other value for defective ones; save it so."
+            f"{path}: is a mask with the values "
+            f"{', '.join(map(str, found[:5]))}{', ...' if len(found) > 5 else ''}, of "
+            f"which {between:.1%} are between dark and bright, expected 0 for good pixels "
+            "and one other value for defective ones; save it like that."
         )
     return np.asarray(share > 0.5)
 
@@ -184,8 +185,8 @@ def note_unused_range(paths: Sequence[Path], images: NDArray[np.uint8]) -> None:
     highest = max(int(pixels.max()) for pixels in deepest)
     if all(pixels.dtype == np.uint16 for pixels in deepest):
         note(
-            f"{paths[0].parent}: the highest of all 16-bit values is {highest}, so the camera "
-            f"seems to have {max(highest.bit_length(), 1)} bits; the network sees "
+            f"{paths[0].parent}: the highest 16-bit value is {highest}, so the camera seems "
+            f"to have {max(highest.bit_length(), 1)} bits; the network sees only "
             f"{images.max() + 1} of 256 levels. Train with --bit-depth "
             f"{max(highest.bit_length(), 8)}"
         )

@@ -56,7 +56,7 @@ def find_category(model: Path, data: Path) -> str:
     found = [name for name in names if stem == name or stem.startswith(f"{name}_")]
     if not found:
         raise DataError(
-            f"{data}: there is no category that the name of {model.name} begins with, expected one "
+            f"{data}: the name of {model.name} does not begin with a category, expected one "
             f"of {', '.join(names)}; name it with --category."
         )
     return max(found, key=len)
@@ -69,4 +69,4 @@ def _layout(root: Path) -> type[Category]:
         if layout.recognises(root):
             return layout
     known = "; ".join(layout.LAYOUT for layout in LAYOUTS)
-    raise DataError(f"{root}: holds no known data set; expected below it one of: {known}.")
+    raise DataError(f"{root}: contains no known data set; expected below it one of: {known}.")

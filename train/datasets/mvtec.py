@@ -44,7 +44,8 @@ class MvtecCategory:
         if train.is_dir() and not _good_folder(train):
             names = ", ".join(path.name for path in folders_in(train)) or "no folder"
             raise DataError(
-                f"{train}: holds {names}, expected a folder {GOOD}; rename that of the good images."
+                f"{train}: contains {names}, expected a folder {GOOD}; rename the folder of "
+                "good images."
             )
         return list_images(self.folder)
 
@@ -73,7 +74,7 @@ def labelled_samples(category: Path) -> list[Sample]:
         masks = _masks(category, kind, images)
         samples += [Sample(p, kind, masks.get(p.stem)) for p in images]
     if not samples:
-        raise DataError(f"{root}: holds no folder; expected test/good and test/KIND folders.")
+        raise DataError(f"{root}: contains no folder; expected test/good and test/KIND folders.")
     return samples
 
 
@@ -88,7 +89,9 @@ def _good_folder(parent: Path) -> Path | None:
     found = [path for path in folders_in(parent) if path.name.lower() in GOOD_FOLDERS]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
-        raise DataError(f"{parent}: holds {names}, expected one folder of good images; join them.")
+        raise DataError(
+            f"{parent}: contains {names}, expected one folder of good images; merge them."
+        )
     return found[0] if found else None
 
 
@@ -101,8 +104,8 @@ def _masks(category: Path, kind: str, images: Sequence[Path]) -> dict[str, Path]
     for stem, count in Counter(p.stem for p in images).items():
         if count > 1:
             raise DataError(
-                f"{images[0].parent}: holds {count} images named {stem}, which would share the "
-                f"mask {stem}_mask; rename all but one, and their masks."
+                f"{images[0].parent}: contains {count} images named {stem}, which would "
+                f"share the mask {stem}_mask; rename all but one, and their masks."
             )
     for stem in sorted(masks.keys() - stems):
         raise DataError(f"{masks[stem]}: there is no image {stem} in test/{kind}; remove the mask.")

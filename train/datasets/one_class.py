@@ -61,7 +61,7 @@ class OneClassCategory(ABC):
         members = (member for part in self.TRAINING_PARTS for member in self.members(part))
         images = [path for path, name in members if name == self.name]
         if not images:
-            raise DataError(f"{self.folder}: holds no image of {self.name}; download it again.")
+            raise DataError(f"{self.folder}: contains no images of {self.name}; download it again.")
         return images
 
     def test_samples(self) -> list[Sample]:

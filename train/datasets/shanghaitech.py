@@ -78,7 +78,7 @@ class ShanghaiTechCategory:
         videos = folders_in(folder)
         chosen = [p for p in videos if self.name in (ALL, p.name.partition("_")[0])]
         if not chosen:
-            raise DataError(f"{folder}: holds no video of scene {self.name}; extract it again.")
+            raise DataError(f"{folder}: contains no videos of scene {self.name}; extract it again.")
         yield from chosen
 
 

@@ -44,7 +44,7 @@ def split_held_out(count: int, share: float, seed: int) -> tuple[list[int], list
     """
     if count < 2:
         raise DataError(
-            f"got {count} good image, expected at least 2, one of them held out; add some."
+            f"got {count} good image, expected at least 2, one of which is held out; add images."
         )
     held_out = min(int(np.ceil(count * share)), count - 1)
     order = np.random.default_rng(seed).permutation(count)

@@ -47,8 +47,8 @@ def read_tiles(
             image = read_image(path, bit_depth)
             if min(image.shape[:2]) < side:
                 raise DataError(
-                    f"{path}: has {image.shape[0]}x{image.shape[1]} pixels, expected at least "
-                    f"those of a tile of {side}x{side}; choose a smaller --tile."
+                    f"{path}: has {image.shape[0]}x{image.shape[1]} pixels, expected at "
+                    f"least {side}x{side}, the size of a tile; choose a smaller --tile."
                 )
         except DataError as error:
             if on_bad is None:

@@ -73,8 +73,8 @@ def with_score(config: Config, score: str) -> Config:
     values = config.to_dict()
     if "score" not in {field.name for field in fields(config)}:  # type: ignore[arg-type]
         raise CheckpointError(
-            f"got --score {score}, but {config.method} does not score images by their map; leave "
-            "--score out."
+            f"got --score {score}, but {config.method} does not score images by their maps; "
+            "leave --score out."
         )
     changed = config_from_dict(values | {"score": score})
     changed.check()
@@ -144,7 +144,8 @@ def configure(
         if name not in defaults:
             known = ", ".join(defaults).replace("_", "-")
             raise CheckpointError(
-                f"got the setting {typed!r}, which {method} does not have, expected one of {known}."
+                f"got the setting {typed!r}, which {method} does not have, expected one of "
+                f"{known}; correct it."
             )
         try:
             chosen[name] = _read(text, defaults[name])

@@ -98,9 +98,9 @@ class Distillation(OptimisedRunState, ABC):
         size, count, batch = min(sizes), len(self.train), self.options.batch_size
         if size.numel() == 1 and 1 in (count % batch, batch):
             raise StpmError(
-                f"got a batch of one image, of {count} in batches of {batch}, whose features are "
-                "1x1, expected several values for batch norm; take another --batch-size or a "
-                "larger --input-size."
+                f"got a batch of one image, of {count} in batches of {batch}, whose features "
+                "are 1x1, expected several values for batch norm; choose another "
+                "--batch-size or a larger --input-size."
             )
 
     def cache_teacher(self, on_images: Callable[[int], None]) -> int:

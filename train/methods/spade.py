@@ -78,10 +78,13 @@ class SpadeConfig:
             )
         if list(self.levels) != sorted(self.levels):
             raise CheckpointError(
-                f"got levels {','.join(self.levels)}, expected the largest maps first; sort them."
+                f"got levels {','.join(self.levels)}, expected the largest maps first; "
+                "reorder them."
             )
         if self.neighbours < 1:
-            raise CheckpointError(f"got {self.neighbours} neighbours, expected at least 1.")
+            raise CheckpointError(
+                f"got {self.neighbours} neighbours, expected at least 1; raise it."
+            )
 
     @property
     def taps(self) -> tuple[str, ...]:
@@ -253,9 +256,9 @@ class SpadeTrainer(RunState):
         if size > MAX_GALLERY_BYTES:
             fitting = MAX_GALLERY_BYTES // sum(one)
             raise StpmError(
-                f"the gallery of {len(self._train)} images takes {size / 1e6:.0f} MB, expected at "
-                f"most {MAX_GALLERY_BYTES / 1e6:.0f} MB; train on {fitting} images or with a "
-                "smaller --input-size."
+                f"the gallery of {len(self._train)} images takes {size / 1e6:.0f} MB, "
+                f"expected at most {MAX_GALLERY_BYTES / 1e6:.0f} MB; train on "
+                f"{fitting} images or with a smaller --input-size."
             )
         on_images(sum(self.image_counts))
         return f"gallery of {len(self._train)} images, {size / 1e6:.0f} MB"
@@ -329,8 +332,8 @@ class SpadeMethod(Method):
             if config.image_level in config.levels:
                 raise
             raise CheckpointError(
-                f"{error} Or, where the file ends before {config.image_level}, describe images by "
-                f"a level that it holds: --set image-level={config.levels[-1]}."
+                f"{error} Or, if the file ends before {config.image_level}, choose a level "
+                f"that it contains: --set image-level={config.levels[-1]}."
             ) from error
         return Spade(config, teacher, Gallery(torch.empty(0), [])), teacher_id
 

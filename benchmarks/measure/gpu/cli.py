@@ -26,7 +26,10 @@ def device(
     model: Annotated[Path, typer.Option(help="NAME.pt, with its NAME.stpm beside it.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="What is not done after so many minutes is left out.")
+        float,
+        typer.Option(
+            min=0.1, help="Time limit in minutes; cases not finished by then are left out."
+        ),
     ] = 8.0,
     contender: Annotated[
         list[str] | None,
@@ -37,23 +40,27 @@ def device(
     ] = None,
     batches: Annotated[str, typer.Option(help="Images in one run.")] = "1,2,4,8,16,32,64,128,256",
     sizes: Annotated[str, typer.Option(help="Sides of the input in pixels.")] = "256,512",
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each case is run.")] = 50,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs per case.")] = 50,
     train_data: Annotated[
         Path | None, typer.Option(help="Categories to train, in the layout of MVTec AD.")
     ] = None,
-    teacher_weights: Annotated[Path | None, typer.Option(help="For training.")] = None,
+    teacher_weights: Annotated[
+        Path | None, typer.Option(help="Teacher weights, for training.")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each training.")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each category.")] = 3,
     train_minutes: Annotated[
-        float, typer.Option(min=0.1, help="Minutes for the trainings, of all minutes the last.")
+        float, typer.Option(min=0.1, help="Minutes reserved for the trainings, at the end.")
     ] = 3.0,
-    commit: Annotated[str, typer.Option(help="The checkout's, noted in the file.")] = "",
-    on: Annotated[str, typer.Option("--device", help="cpu tries the script.")] = "cuda",
+    commit: Annotated[str, typer.Option(help="Commit of the checkout, recorded in the file.")] = "",
+    on: Annotated[
+        str, typer.Option("--device", help="Device; cpu only tries out the script.")
+    ] = "cuda",
 ) -> None:
-    """Check every GPU engine against FP32, time it beside torch and the roofline, and train.
+    """Check every GPU engine against FP32, time it against torch and the roofline, and train.
 
-    Each contender runs in a process of its own, and the file is written after every case: what
-    crashes, hangs or is left out for want of time is named in it and costs nothing else.
+    Each contender runs in its own process, and the file is written after every case: what
+    crashes, hangs or is left out for lack of time is named in it and affects nothing else.
     """
     start = time.monotonic()
     _check(model, contender, on)
@@ -85,17 +92,20 @@ def device(
         train_models(plan_of, content, write)
     write()
     for name in content["left_out"]:
-        note(f"left out for want of time: {name}")
+        note(f"left out for lack of time: {name}")
     note(f"{out}: written after {content['minutes']:.1f} minutes")
 
 
 def _check(model: Path, contenders: list[str] | None, on: str) -> None:
     if on == "cuda" and not gpu_count():
-        raise DataError("there is no NVIDIA GPU; run this where there is one, or try --device cpu.")
+        raise DataError(
+            "there is no NVIDIA GPU here; run this on a machine with one, or try it with "
+            "--device cpu."
+        )
     if not (model.is_file() and model.with_suffix(".stpm").is_dir()):
         raise DataError(
-            f"{model}: got no checkpoint with a bundle beside it, expected NAME.pt and NAME.stpm; "
-            "name the checkpoint."
+            f"{model}: got no checkpoint with a bundle beside it, expected NAME.pt and "
+            "NAME.stpm; give the path of the checkpoint."
         )
     for name in contenders or ():
         if name not in (*CONTENDERS, *SABOTEURS):

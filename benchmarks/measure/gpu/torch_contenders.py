@@ -27,7 +27,9 @@ def sized_model(checkpoint: Path, size: int) -> Stpm:
     """
     model = load_checkpoint(checkpoint).model()
     if not isinstance(model, Stpm):
-        raise DataError(f"{checkpoint}: is of another method, expected stpm; take it out.")
+        raise DataError(
+            f"{checkpoint}: is a checkpoint of another method, expected stpm; leave it out."
+        )
     sized = Stpm(replace(model.config, input_size=(size, size)), model.teacher)
     sized.load_state_dict(model.state_dict())
     return sized.eval()

@@ -116,8 +116,8 @@ def _network(library: Library, builder: Any, model: bytes) -> Any:
         reason = " ".join(error.desc().split()) if error is not None else library.reason()
         library.errors.clear()
         raise BackendError(
-            f"{library.title} cannot take the graph's{at or ' file'}: {reason}; choose another "
-            "engine or another version of the library."
+            f"{library.title} cannot read the graph's{at or ' file'}: {reason}; choose "
+            "another engine or another version of the library."
         )
     return network
 

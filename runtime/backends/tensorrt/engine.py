@@ -40,8 +40,8 @@ class TensorRtEngine:
         engine = self._runtime.deserialize_cuda_engine(built.content)
         if engine is None:
             raise BackendError(
-                f"{library.title} cannot load the engine ({library.reason()}); export again on "
-                "this machine, or install the driver that this version asks for."
+                f"{library.title} cannot load the engine ({library.reason()}); export again "
+                "on this machine, or install the driver that this version needs."
             )
         graph = built.built_with.get("model_sha256", "")
         kernels = cache_key("kernels", library.name, library.version, self._device, graph)
@@ -89,7 +89,10 @@ class _Slot:
         self._kernels_name = kernels
         self._context, self._kernels = library.create_context(engine, read_cache(kernels))
         if self._context is None:
-            raise BackendError(f"{library.title} cannot make a context ({library.reason()}).")
+            raise BackendError(
+                f"{library.title} cannot create a context ({library.reason()}); free GPU memory "
+                "or choose another engine."
+            )
         shapes = [(largest, *tuple(engine.get_tensor_shape(name))[1:]) for name in NAMES]
         self._image_shape = shapes[0][1:]
         self._map_shape = shapes[1][1:]
@@ -200,8 +203,8 @@ def usable_engine(library: Library, source: EngineSource, device: str) -> BuiltE
         return source.built
     if not source.rebuild:
         raise BackendError(
-            f"the bundle's {source.name} engine {problem}, and may not be built again; export on "
-            "this machine, or allow it (no --no-rebuild)."
+            f"the bundle's {source.name} engine {problem}, and may not be rebuilt; export on "
+            "this machine, or leave --no-rebuild out."
         )
     built = source.built or BuiltEngine(None)
     archs = library.archs_for(device)

@@ -81,7 +81,7 @@ def _constant(
     values: dict[str, fx.Node],
 ) -> fx.Node:
     if name not in constants:
-        raise BackendError(f"the bundle's graph lacks its value {name!r}; export again.")
+        raise BackendError(f"the bundle's graph lacks the value {name!r}; export again.")
     attribute = f"constant_{len(values)}"
     root.register_buffer(attribute, constants[name])
     node = graph.get_attr(attribute)

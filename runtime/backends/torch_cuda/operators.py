@@ -120,8 +120,8 @@ def torch_call(kind: str, attributes: Attributes, constants: Constants) -> Call:
         return SIMPLE[kind], {}
     if kind not in TRANSLATED:
         raise BackendError(
-            f"the engine torch-cuda does not know ONNX's operator {kind}, which this graph uses; "
-            "choose another engine."
+            f"the engine torch-cuda does not support the ONNX operator {kind}, which this "
+            "graph uses; choose another engine."
         )
     return TRANSLATED[kind](attributes, constants)
 
@@ -156,7 +156,8 @@ def _window(attributes: Attributes) -> dict[str, Any]:
     pads = list(attributes.get("pads", (0, 0, 0, 0)))
     if pads[:2] != pads[2:] or attributes.get("auto_pad", "NOTSET") != "NOTSET":
         raise BackendError(
-            f"the engine torch-cuda pads both sides alike, got pads {pads}; choose another engine."
+            "the engine torch-cuda supports only equal padding on both sides, got pads "
+            f"{pads}; choose another engine."
         )
     settings = {"stride": tuple(attributes.get("strides", (1, 1))), "padding": tuple(pads[:2])}
     if tuple(attributes.get("dilations", (1, 1))) != (1, 1):
@@ -171,8 +172,8 @@ def _batch_norm(attributes: Attributes, _: Constants) -> Call:
 def _cast(attributes: Attributes, _: Constants) -> Call:
     if attributes["to"] not in DTYPES:
         raise BackendError(
-            f"the engine torch-cuda does not know ONNX's type {attributes['to']}, which this graph "
-            "uses; choose another engine."
+            f"the engine torch-cuda does not support the ONNX type {attributes['to']}, which "
+            "this graph uses; choose another engine."
         )
     return cast, {"dtype": DTYPES[attributes["to"]]}
 
@@ -195,8 +196,8 @@ def _reduction(
 def _top_k(attributes: Attributes, constants: Constants) -> Call:
     if not attributes.get("largest", 1):
         raise BackendError(
-            "the engine torch-cuda finds the highest values alone, and this graph the lowest; "
-            "choose another engine."
+            "the engine torch-cuda supports only TopK with the highest values, got the "
+            "lowest; choose another engine."
         )
     (count,) = _integers(constants[1])
     return highest, {"k": count, "dim": attributes.get("axis", -1)}
@@ -205,8 +206,8 @@ def _top_k(attributes: Attributes, constants: Constants) -> Call:
 def _depth_to_space(attributes: Attributes, _: Constants) -> Call:
     if attributes.get("mode", "DCR") != "CRD":
         raise BackendError(
-            "the engine torch-cuda rearranges channels as torch does (CRD), and this graph "
-            "otherwise; choose another engine."
+            "the engine torch-cuda supports only DepthToSpace in mode CRD, got another "
+            "mode; choose another engine."
         )
     return F.pixel_shuffle, {"upscale_factor": attributes["blocksize"]}
 
@@ -234,8 +235,8 @@ def _pad(attributes: Attributes, constants: Constants) -> Call:
 def _integers(constant: Tensor | None) -> tuple[int, ...]:
     if constant is None:
         raise BackendError(
-            "the engine torch-cuda needs axes that the graph fixes, and this one computes them; "
-            "choose another engine."
+            "the engine torch-cuda supports only constant axes, got axes that the graph "
+            "computes; choose another engine."
         )
     return tuple(int(value) for value in constant.reshape(-1).tolist())
 

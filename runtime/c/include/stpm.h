@@ -1,4 +1,4 @@
-/* stpm: scores images with a bundle that `stpm-export` wrote, as `stpm-run` does. C99.
+/* stpm: scores images with a bundle written by `stpm-export`, as `stpm-run` does. C99.
  *
  *     stpm_detector *detector = NULL;
  *     if (stpm_open("bottle.stpm", NULL, &detector) != STPM_OK) {
@@ -13,9 +13,9 @@
  *     stpm_close(detector);
  *
  * Threads: any number may call stpm_run, stpm_submit, stpm_wait, stpm_get_info and stpm_last_error
- * on one detector at once. stpm_close needs that no other call is running.
- * Memory: the caller owns every buffer that it passes, and the library keeps no pointer to one
- * after a call has returned. Texts that the library returns live until stpm_close.
+ * on one detector at once. Call stpm_close only when no other call is running.
+ * Memory: the caller owns every buffer that it passes, and the library keeps no pointer to it
+ * after a call has returned. Strings that the library returns are valid until stpm_close.
  * Nothing is printed, no exception leaves the library, and it never ends the process.
  */
 #ifndef STPM_H
@@ -38,7 +38,7 @@
 extern "C" {
 #endif
 
-/* Grows when a program must be compiled again; it is the library's SOVERSION. */
+/* Increases when programs must be recompiled; it is the library's SOVERSION. */
 #define STPM_API_VERSION 1
 
 typedef struct stpm_detector stpm_detector;
@@ -46,10 +46,10 @@ typedef struct stpm_detector stpm_detector;
 typedef enum stpm_status {
     STPM_OK = 0,
     STPM_ERROR_ARGUMENT = 1, /* a call that this header does not allow */
-    STPM_ERROR_BUNDLE = 2,   /* the bundle is missing, malformed, altered or of another version */
+    STPM_ERROR_BUNDLE = 2,   /* the bundle is missing, malformed, modified or of another version */
     STPM_ERROR_ENGINE = 3,   /* the engine is not in this build, or it failed */
     STPM_ERROR_PARITY = 4,   /* the engine does not reproduce the bundle's golden images */
-    STPM_ERROR_IMAGE = 5,    /* the image does not fit; the others of the call are not scored */
+    STPM_ERROR_IMAGE = 5,    /* an image does not fit; the call gives no result */
     STPM_ERROR_BUFFER = 6,   /* a buffer of the caller is too small */
     STPM_ERROR_MEMORY = 7,   /* out of memory */
     STPM_ERROR_TIMEOUT = 8,  /* the queue stayed full, or the result is not ready */
@@ -58,8 +58,8 @@ typedef enum stpm_status {
 
 typedef struct stpm_options {
     size_t struct_size; /* sizeof(stpm_options) */
-    const char *engine; /* NULL: the first of this build that the bundle names */
-    int32_t threads;    /* processor threads of one run; 0 leaves the choice to the engine */
+    const char *engine; /* NULL: the first engine of this build that the bundle lists */
+    int32_t threads;    /* CPU threads per run; 0 leaves the choice to the engine */
     int32_t queue;      /* images between stpm_submit and stpm_wait, 1 to 1024; 0 means 8 */
 } stpm_options;
 
@@ -69,7 +69,7 @@ typedef struct stpm_info {
     const char *engine;                  /* in use */
     const char *precision;               /* "fp32", "fp16", "bf16" or "int8" */
     int32_t input_height, input_width;   /* pixels */
-    int32_t resizes;                     /* 0: only images of exactly that size are taken */
+    int32_t resizes;                     /* 0: only images of exactly that size are accepted */
     int32_t map_height, map_width;       /* of an anomaly map */
     int32_t smallest_batch, largest_batch;
     double threshold;                    /* an image with a higher score is anomalous */
@@ -83,7 +83,7 @@ typedef enum stpm_format {
     STPM_BGR = 2,
     STPM_RGBA = 3, /* alpha is ignored */
     STPM_BGRA = 4,
-    /* Samples of 16 bits in the processor's byte order, at any address. The bundle's bit depth is
+    /* 16-bit samples in the processor's byte order, at any address. The bundle's bit depth is
      * their full scale; higher values are refused. */
     STPM_GREY16 = 5,
     STPM_RGB16 = 6,
@@ -93,7 +93,7 @@ typedef enum stpm_format {
 } stpm_format;
 
 typedef struct stpm_image {
-    const uint8_t *pixels; /* of the top row; samples of 16 bits by a cast */
+    const uint8_t *pixels; /* of the top row; cast a pointer to 16-bit samples */
     int32_t height, width; /* pixels */
     ptrdiff_t stride;      /* bytes from a row to the one below; negative: bottom-up; 0: no gaps */
     int32_t format;        /* an stpm_format */
@@ -107,25 +107,25 @@ typedef struct stpm_region {
 
 typedef enum stpm_verdict {
     STPM_VERDICT_OK = 0,
-    STPM_VERDICT_WARN = 1, /* put it aside, to be looked at */
+    STPM_VERDICT_WARN = 1, /* put the part aside for inspection */
     STPM_VERDICT_ANOMALOUS = 2
 } stpm_verdict;
 
 typedef struct stpm_roi {
     const char *name;
-    double score;     /* of its own pixels alone */
+    double score;     /* of this region's pixels alone */
     double threshold; /* a region of interest with a higher score is anomalous */
-    int32_t verdict;  /* an stpm_verdict; the image's is the worst of them */
+    int32_t verdict;  /* an stpm_verdict; the image's verdict is the worst of its regions' */
 } stpm_roi;
 
 typedef struct stpm_result {
-    /* In: the caller's buffers; NULL and 0 where they are not wanted. */
+    /* In: the caller's buffers; NULL and 0 if not wanted. */
     float *map;             /* map_height * map_width values, rows from the top */
     size_t map_capacity;    /* values */
     stpm_region *regions;   /* 8-connected pixels above the pixel threshold, highest peak first */
     size_t region_capacity; /* regions */
     /* Out. */
-    size_t region_count; /* of the image, also where that is more than region_capacity */
+    size_t region_count; /* all regions of the image, even if more than region_capacity */
     double threshold;
     float score;
     int32_t is_anomalous; /* 1 when the score is above the threshold, else 0 */
@@ -133,7 +133,7 @@ typedef struct stpm_result {
     stpm_roi *rois; /* the bundle's regions of interest, in its order */
     size_t roi_capacity;
     /* Out. */
-    size_t roi_count; /* of the bundle, also where that is more than roi_capacity */
+    size_t roi_count; /* all of the bundle, even if more than roi_capacity */
 } stpm_result;
 
 typedef struct stpm_drift stpm_drift;
@@ -147,73 +147,73 @@ typedef enum stpm_drift_test {
 } stpm_drift_test;
 
 typedef struct stpm_drift_state {
-    double log10_evidence[STPM_DRIFT_TESTS]; /* for a change; 3 speaks a thousand to one */
-    int32_t alarms; /* bit 1 << stpm_drift_test is set once that test has found a change */
+    double log10_evidence[STPM_DRIFT_TESTS]; /* for a change; 3 means odds of 1000 to 1 */
+    int32_t alarms; /* bit 1 << stpm_drift_test is set once that test has detected a change */
 } stpm_drift_state;
 
 /* Open a bundle: check it, load the engine, replay the golden images. Takes a second or more.
  *
  * path      the folder NAME.stpm, in UTF-8
- * options   NULL for the defaults; zero all but struct_size for the same
- * detector  out; also set when opening fails, so that stpm_last_error can tell why: close it in
- *           any case. NULL only after STPM_ERROR_ARGUMENT or STPM_ERROR_MEMORY
+ * options   NULL, or all zero but struct_size, for the defaults
+ * detector  out; also set when opening fails, so that stpm_last_error can give the reason: close
+ *           it in any case. NULL only after STPM_ERROR_ARGUMENT or STPM_ERROR_MEMORY
  */
 STPM_API stpm_status stpm_open(const char *path, const stpm_options *options,
                                stpm_detector **detector);
 
-/* Free a detector; submitted images that were not waited for are dropped. NULL is ignored. */
+/* Free a detector; submitted images that nobody has waited for are dropped. NULL is ignored. */
 STPM_API stpm_status stpm_close(stpm_detector *detector);
 
 /* Describe the detector, with the sizes of the buffers that its results need. */
 STPM_API stpm_status stpm_get_info(stpm_detector *detector, stpm_info *info);
 
-/* Score images and wait for it. The images may differ in size and format.
+/* Score images, and return when done. The images may differ in size and format.
  *
  * count     of images and results; 0 does nothing
- * results   one an image; unspecified when the call fails
+ * results   one per image; unspecified when the call fails
  */
 STPM_API stpm_status stpm_run(stpm_detector *detector, const stpm_image *images, size_t count,
                               stpm_result *results);
 
-/* Put an image into the queue, for instance from a camera's thread; it is resized before the call
- * returns and its pixels are then free. Images that wait are scored together where the bundle has
- * a larger batch. Every ticket holds a place in the queue until stpm_wait has returned its result,
- * so a full queue holds the cameras back.
+/* Put an image into the queue, for instance from a camera's thread. It is resized before the call
+ * returns, and its buffer can then be reused. Waiting images are scored together if the bundle
+ * allows a larger batch. Every ticket holds a place in the queue until stpm_wait has returned its
+ * result, so cameras wait when the queue is full.
  *
- * timeout_ms  how long to wait for a place; 0 not at all, negative without end
+ * timeout_ms  how long to wait for a place; 0: not at all, negative: without limit
  * ticket      out: for stpm_wait
  */
 STPM_API stpm_status stpm_submit(stpm_detector *detector, const stpm_image *image,
                                  int32_t timeout_ms, uint64_t *ticket);
 
 /* Wait for the result of a submitted image. After STPM_ERROR_TIMEOUT, STPM_ERROR_BUFFER and
- * STPM_ERROR_ARGUMENT the ticket is still good, after anything else it is used up. */
+ * STPM_ERROR_ARGUMENT the ticket is still valid; after anything else it is used up. */
 STPM_API stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t timeout_ms,
                                stpm_result *result);
 
-/* Say what the line is to do with a score of this detector.
+/* Return the verdict for a score of this detector.
  *
- * verdict   out: an stpm_verdict. Without a limit for warnings in the bundle it is never
+ * verdict   out: an stpm_verdict. If the bundle has no warning limit, it is never
  *           STPM_VERDICT_WARN
  */
 STPM_API stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict);
 
-/* Begin to test whether scores, light or focus have changed since the calibration, as stpm-live does.
+/* Start testing whether scores, light or focus have changed since calibration, as stpm-live does.
  *
- * level     odds of any false alarm, however long the test runs, in (0, 1); usual: 0.001
- * drift     out: of one camera; used by one thread at a time, and closed before the detector
+ * level     probability of any false alarm, however long the test runs, in (0, 1); usually 0.001
+ * drift     out: for one camera; use it in one thread at a time, and close it before the detector
  */
 STPM_API stpm_status stpm_drift_open(stpm_detector *detector, double level, stpm_drift **drift);
 
-/* Take the next image and its score. What was wrong is told by the detector. */
+/* Take the next image and its score. After an error, ask stpm_last_error of the detector. */
 STPM_API stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *image, float score,
                                        stpm_drift_state *state);
 
 /* Free a test. NULL is ignored. */
 STPM_API stpm_status stpm_drift_close(stpm_drift *drift);
 
-/* Return what went wrong in the calling thread's last failed call on this detector, in one
- * sentence: what was wrong and how to fix it. Valid until that thread's next failed call. */
+/* Return one sentence on the calling thread's last failed call on this detector: what was wrong
+ * and how to fix it. Valid until that thread's next failed call. */
 STPM_API const char *stpm_last_error(stpm_detector *detector);
 
 /* Name a status in a few words. */

@@ -2,7 +2,7 @@
 //
 //     stpm::Detector detector("bottle.stpm");
 //     stpm::Result result = detector(stpm::view(mat));          // a cv::Mat
-//     result = detector({pixels, height, width, 0, STPM_BGR});  // or memory of any other kind
+//     result = detector({pixels, height, width, 0, STPM_BGR});  // or any other pixels
 //     if (result.is_anomalous) reject(result.regions);
 #pragma once
 
@@ -19,7 +19,7 @@
 
 namespace stpm {
 
-// What a call that failed throws; what() is the sentence of stpm_last_error.
+// Thrown by a failed call; what() is the sentence of stpm_last_error.
 class Error : public std::runtime_error {
   public:
     Error(stpm_status status, const std::string &message)
@@ -31,7 +31,7 @@ class Error : public std::runtime_error {
     stpm_status status_;
 };
 
-// Neighbouring objects that something else owns, as C++20's std::span.
+// A view of contiguous objects owned elsewhere, like C++20's std::span.
 template <class T>
 class Span {
   public:
@@ -58,12 +58,12 @@ struct Result {
     bool is_anomalous = false;
     stpm_verdict verdict = STPM_VERDICT_OK;
     std::vector<float> map;            // Detector::info().map_height rows of map_width
-    std::vector<stpm_region> regions;  // the highest peak first
-    std::vector<stpm_roi> rois;        // the bundle's regions of interest; names live as it does
+    std::vector<stpm_region> regions;  // highest peak first
+    std::vector<stpm_roi> rois;        // regions of interest; names are valid while the detector lives
 };
 
-// Views a cv::Mat of 8 or 16 bits, or what has its members, without a copy. Three channels are taken
-// as BGR, as OpenCV's own functions read and show them; name another format for others.
+// Views an 8- or 16-bit cv::Mat, or a type with the same members, without a copy. Three channels
+// are taken as BGR, OpenCV's own order; pass a format for any other.
 template <class Mat>
 stpm_image view(const Mat &mat) {
     constexpr int unsigned8 = 0, unsigned16 = 2;  // CV_8U and CV_16U
@@ -83,8 +83,8 @@ template <class Mat>
 stpm_image view(const Mat &mat, stpm_format format) {
     stpm_image image = view(mat);
     if ((image.format >= STPM_GREY16) != (format >= STPM_GREY16)) {
-        throw Error(STPM_ERROR_IMAGE, "got a cv::Mat of another depth than the format's; name a "
-                                      "format of its depth.");
+        throw Error(STPM_ERROR_IMAGE, "got a cv::Mat whose depth is not the format's; pass a "
+                                      "format of the same depth.");
     }
     image.format = format;
     return image;
@@ -112,7 +112,7 @@ class Detector {
         return std::move(batch({&image, 1}).front());
     }
 
-    // Scores many at once.
+    // Scores several images in one call.
     std::vector<Result> batch(Span<const stpm_image> images) const {
         std::vector<Result> results(images.size());
         std::vector<stpm_result> raw;

@@ -148,9 +148,9 @@ void Detector::check(const stpm_image &image) const {
     if (!contract().resizes && (image.height != size.height || image.width != size.width)) {
         throw Error(STPM_ERROR_IMAGE,
                     "got an image of " + std::to_string(image.height) + "x" +
-                        std::to_string(image.width) + " pixels, expected the " +
+                        std::to_string(image.width) + " pixels, expected " +
                         std::to_string(size.height) + "x" + std::to_string(size.width) +
-                        " that the bundle was exported for; export again with that "
+                        ", for which the bundle was exported; export again with that "
                         "--camera-size, or without it.");
     }
 }
@@ -166,12 +166,12 @@ void Detector::check(const stpm_result &result) const {
     if (result.regions == nullptr && result.region_capacity != 0) {
         throw Error(STPM_ERROR_ARGUMENT, "got no regions but a region_capacity of " +
                                              std::to_string(result.region_capacity) +
-                                             "; begin with stpm_result result = {0}.");
+                                             "; start with stpm_result result = {0}.");
     }
     if (result.rois == nullptr && result.roi_capacity != 0) {
         throw Error(STPM_ERROR_ARGUMENT, "got no rois but a roi_capacity of " +
                                              std::to_string(result.roi_capacity) +
-                                             "; begin with stpm_result result = {0}.");
+                                             "; start with stpm_result result = {0}.");
     }
 }
 
@@ -295,7 +295,7 @@ void Detector::replay_scoring(const Golden &golden) {
     if (!holds) {
         throw Error(STPM_ERROR_PARITY, bundle_.path() + ": " + engine_name_ +
                                            " scores the regions of interest of the golden images "
-                                           "other than they were at calibration; calibrate again.");
+                                           "differently than at calibration; calibrate again.");
     }
 }
 

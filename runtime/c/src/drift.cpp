@@ -112,7 +112,8 @@ std::array<double, 3> image_statistics(const stpm_image &image) {
 Drift::Drift(const Thresholds &thresholds, double level) {
     if (!(level > 0 && level < 1)) {
         throw Error(STPM_ERROR_ARGUMENT, "got a level of " + std::to_string(level) +
-                                             ", expected a number above 0 and below 1.");
+                                             ", expected a number above 0 and below 1; correct "
+                                             "it.");
     }
     const double each = level / (1 + std::size(kStatistics));
     monitors_.emplace_back(thresholds.scores, each);
@@ -122,7 +123,8 @@ Drift::Drift(const Thresholds &thresholds, double level) {
 void Drift::update(double score, const stpm_image &image, int bit_depth,
                    stpm_drift_state &state) {
     if (!std::isfinite(score)) {
-        throw Error(STPM_ERROR_ARGUMENT, "got a score that is not finite; pass the result's.");
+        throw Error(STPM_ERROR_ARGUMENT, "got a score that is not finite; pass the score of "
+                                         "the result.");
     }
     const auto statistics = image_statistics(reducer_.reduce(image, bit_depth));
     const double values[] = {score, statistics[0], statistics[1], statistics[2]};

@@ -149,9 +149,11 @@ void Queue::score_batch() noexcept {
     } catch (const Error &error) {
         fail_batch(error.status(), error.what());
     } catch (const std::bad_alloc &) {
-        fail_batch(STPM_ERROR_MEMORY, "out of memory");
+        fail_batch(STPM_ERROR_MEMORY,
+                   "out of memory; close other programs or use smaller batches.");
     } catch (...) {
-        fail_batch(STPM_ERROR_INTERNAL, "the engine threw what is no exception");
+        fail_batch(STPM_ERROR_INTERNAL,
+                   "the engine threw something that is not an exception; please report it.");
     }
 }
 

@@ -70,7 +70,8 @@ struct stpm_detector {
         } catch (const std::exception &error) {
             return fail(STPM_ERROR_INTERNAL, error.what());
         } catch (...) {
-            return fail(STPM_ERROR_INTERNAL, "something was thrown that is no exception.");
+            return fail(STPM_ERROR_INTERNAL,
+                        "something was thrown that is not an exception; please report it.");
         }
     }
 
@@ -116,7 +117,7 @@ stpm_options read_options(const stpm_options *options) {
     for (std::size_t i = sizeof result; i < options->struct_size; ++i) {
         if (bytes[i] != 0) {
             throw Error(STPM_ERROR_ARGUMENT,
-                        "an option is set that this libstpm does not know; use a later one.");
+                        "an option is set that this libstpm does not know; use a newer libstpm.");
         }
     }
     std::memcpy(&result, options, sizeof result);

@@ -53,7 +53,7 @@ def serve_page(address: str, token: str | None, station: Station) -> Iterator[st
     host, port = _split(address)
     if token is None and not _is_loopback(host):
         raise DataError(
-            f"got --page {address}, which others can reach, without --page-token, expected one; "
+            f"got --page {address}, which other machines can reach, without --page-token; "
             "choose a secret, or serve at 127.0.0.1."
         )
     state = PageState(station)

@@ -93,4 +93,4 @@ def open_source(address: str, options: SourceOptions) -> Source:
 
 def _check_installed(module: str, install: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise BackendError(f"this source needs {module}, not installed here; run {install}.")
+        raise BackendError(f"this source needs {module}, which is not installed; run {install}.")

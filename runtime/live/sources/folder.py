@@ -109,7 +109,7 @@ class FolderSource:
             return False
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             if path not in self._foreign and not path.name.startswith("."):
-                note(f"{path}: left out, no image by its name")
+                note(f"{path}: left out, its name is not that of an image")
             self._foreign.add(path)
             return False
         stamp = (status.st_mtime_ns, status.st_size)

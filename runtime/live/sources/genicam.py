@@ -89,7 +89,7 @@ class GenicamSource:
 
     def _frame(self, buffer: Any, number: int, taken_ns: int) -> Frame | None:
         if buffer.get_status() != self._aravis.BufferStatus.SUCCESS:
-            note(f"{self._label}: a frame arrived damaged ({buffer.get_status().value_nick})")
+            note(f"{self._label}: received a damaged frame ({buffer.get_status().value_nick})")
             return None
         size = buffer.get_image_height(), buffer.get_image_width()
         image = to_image(buffer.get_data(), *size, buffer.get_image_pixel_format())
@@ -153,7 +153,7 @@ class GenicamSource:
 
     def _reconnect(self, stop: Event) -> None:
         self.state = "lost"
-        note(f"{self._label}: the camera is lost; trying again")
+        note(f"{self._label}: the camera is lost; reconnecting")
         self._close()
         wait = FIRST_WAIT
         while not stop.wait(wait):
@@ -178,6 +178,6 @@ def _load_aravis() -> Any:
                 sys.path.append(str(_DEBIAN))
                 importlib.invalidate_caches()
     raise BackendError(
-        "GenICam cameras need Aravis, not installed here; on Debian and Ubuntu: apt-get install "
-        "gir1.2-aravis-0.8 python3-gi."
+        "GenICam cameras need Aravis, which is not installed; on Debian and Ubuntu: apt-get "
+        "install gir1.2-aravis-0.8 python3-gi."
     )

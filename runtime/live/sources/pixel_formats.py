@@ -57,16 +57,16 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     known = MONO | COLOUR | BAYER
     if code not in known:
         raise DataError(
-            f"got the pixel format {code:#x} of a camera, expected {', '.join(known.values())}; "
-            "choose one with --pixel-format."
+            f"got pixel format {code:#x} from a camera, expected "
+            f"{', '.join(known.values())}; choose one with --pixel-format."
         )
     channels = 3 if code in COLOUR else 1
     is_deep = code & 0x00FF_0000 == 0x0010_0000
     needed = height * width * channels * (2 if is_deep else 1)
     if len(content) < needed:
         raise DataError(
-            f"got {len(content)} bytes of a camera, expected {needed} for {width}x{height} "
-            f"{known[code]}; look at its cable and network."
+            f"got {len(content)} bytes from a camera, expected {needed} for {width}x{height} "
+            f"{known[code]}; check its cable and network."
         )
     count = height * width * channels
     samples: NDArray[Any] = (

@@ -35,7 +35,7 @@ class VideoSource:
         self._every = options.every
         self._capture = cv2.VideoCapture(address)
         if not self._capture.isOpened():
-            raise DataError(f"{address}: cannot be opened as a video or camera; check it.")
+            raise DataError(f"{address}: cannot be opened as a video or camera; check the address.")
 
     def frames(self, stop: Event) -> Iterator[Frame]:
         """Yield frames in RGB, at least `every` seconds apart, in a file of its own time."""
@@ -70,7 +70,7 @@ class VideoSource:
 
     def _reconnect(self, stop: Event) -> None:
         self.state = "lost"
-        note(f"{self._address}: the camera is lost; trying again")
+        note(f"{self._address}: the camera is lost; reconnecting")
         wait = FIRST_WAIT
         while not stop.wait(wait):
             self._capture.release()

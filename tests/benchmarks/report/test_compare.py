@@ -91,5 +91,5 @@ def test_files_without_a_common_case_are_refused(tmp_path: Path) -> None:
 def test_files_of_two_kinds_are_refused(tmp_path: Path) -> None:
     a = latency(tmp_path / "a.json", 1.0)
     b = accuracy(tmp_path / "b.json", np.zeros(40), GOOD + BAD)
-    with pytest.raises(DataError, match="name two of one kind"):
+    with pytest.raises(DataError, match="compare two files of the same kind"):
         compare_files(a, b)

@@ -92,7 +92,7 @@ def test_a_cell_that_cannot_be_run_is_left_out_and_named(finished: Finished) -> 
     assert result.exit_code == 1
     assert "levels_5_weave_seed0, left out: teacher.safetensors: lacks " in result.stderr
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("error: 1 of 2 runs could not be done (levels_5_weave_seed0)")
+    assert last.startswith("error: 1 of 2 runs failed (levels_5_weave_seed0)")
     assert [line["cell"] for line in results(out)] == ["2,3"]
 
 
@@ -147,7 +147,7 @@ def test_a_cell_that_is_cut_off_goes_on_from_its_checkpoint(
         patched.setattr(run_files, "save_checkpoint", interrupted)
         result = invoke("levels", *flags, "--epochs", 2)
     assert result.exit_code == 130
-    assert "interrupted in levels_4_weave_seed0; repeat the command to go on" in result.stderr
+    assert "interrupted in levels_4_weave_seed0; repeat the command to continue" in result.stderr
     assert not (tmp_path / "results.jsonl").exists()
 
     result = invoke("levels", *flags, "--epochs", 2)
@@ -159,7 +159,7 @@ def test_a_cell_that_is_cut_off_goes_on_from_its_checkpoint(
 
     result = invoke("levels", *flags, "--epochs", 1)
     assert result.exit_code == 1
-    assert "was trained for 2 epochs already, got --epochs 1" in result.stderr
+    assert "has already been trained for 2 epochs, got --epochs 1" in result.stderr
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_a_damaged_line_of_the_results_is_named(finished: Finished, tmp_path: Pa
     (tmp_path / "results.jsonl").write_text('{"axis": "levels"}\n{"axis": "lev\n')
     result = invoke("levels", *flags[:-1], tmp_path, "--cell", "2")
     assert result.exit_code == 1
-    assert "results.jsonl: line 2 is no result; remove that line." in result.stderr
+    assert "results.jsonl: line 2 is not a result; remove that line." in result.stderr
 
 
 def test_names_of_cells_make_names_of_files() -> None:

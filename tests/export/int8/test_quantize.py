@@ -301,12 +301,12 @@ def test_other_images_are_tried_where_the_gate_refuses(
     assert not any(torch.equal(choices[0], other) for other in choices[1:])
     retried = [line for line in lines if "other images" in line]
     expected = [f"number {i + 1} is refused" for i in range(len(choices) - 1)]
-    assert retried == [f"{reason}; quantising on other images" for reason in expected]
+    assert retried == [f"{reason}; quantising with other images" for reason in expected]
 
 
 def test_other_methods_are_refused(spade_path: Path, data_root: Path, tmp_path: Path) -> None:
     good = list_images(data_root / "weave/test/good")
-    with pytest.raises(ExportError, match="INT8 is for the methods stpm, rd, got spade"):
+    with pytest.raises(ExportError, match="got INT8 with method spade, expected one of stpm, rd"):
         export_bundle(
             load_checkpoint(spade_path),
             tmp_path / "weave.stpm",

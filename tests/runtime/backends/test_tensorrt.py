@@ -281,7 +281,7 @@ def test_the_detector_takes_the_gpu_where_there_is_one(
     assert detector(image).score == Detector(gpu_bundle, "onnxruntime")(image).score
     monkeypatch.setattr(gpu, "_driver_gpus", list)
     assert Detector(gpu_bundle).engine_name != "tensorrt"
-    with pytest.raises(BackendError, match="tensorrt needs an NVIDIA GPU, and none is visible"):
+    with pytest.raises(BackendError, match="tensorrt needs an NVIDIA GPU, and none was found"):
         Detector(gpu_bundle, "tensorrt")
 
 

@@ -63,7 +63,9 @@ def test_what_a_folder_of_images_leaves_out_is_said(
         f"{tmp_path}: left out: 1 .gif and what is in its folders (monday, tuesday)\n"
     )
     (tmp_path / "a.png").unlink()
-    with pytest.raises(DataError, match=r"holds no image; .*what is in its folders \(monday, "):
+    with pytest.raises(
+        DataError, match=r"contains no images; .*the contents of its folders \(monday, "
+    ):
         list_images(tmp_path)
 
 

@@ -130,7 +130,7 @@ def test_a_camera_delivers_is_lost_and_comes_back(
     assert reader.source.state == ""
     reader.end()
     said = capsys.readouterr().err
-    assert "the camera is lost; trying again" in said
+    assert "the camera is lost; reconnecting" in said
     assert "the camera is back" in said
 
 

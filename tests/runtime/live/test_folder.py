@@ -139,4 +139,4 @@ def test_what_is_no_image_is_said(
     watches.append(watch)
     shutil.copy(good[0], inbox)
     wait_until(lambda: watch.names == [good[0].name])
-    assert "notes.txt: left out, no image by its name" in capsys.readouterr().err
+    assert "notes.txt: left out, its name is not that of an image" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_from_a_folder_to_the_record_and_back(
     assert "csv:v.csv: 4 delivered, 0 not" in live.log
     assert len((folder / "v.csv").read_text().splitlines()) == 5
     code, _, said = replay(bundle_path, folder / "record")
-    assert (code, "4 as recorded, 0 otherwise" in said) == (0, True)
+    assert (code, "4 as recorded, 0 different" in said) == (0, True)
 
     # An image that is another one now, one that is gone, and a line that was altered.
     first, second = (Path(entries[number]["image"]) for number in (0, 1))
@@ -54,7 +54,7 @@ def test_from_a_folder_to_the_record_and_back(
     code, stdout, said = replay(bundle_path, folder / "record")
     assert code == 1
     assert "the image has other pixels than it had" in stdout
-    assert "2 as recorded, 1 otherwise, images not kept 1" in said
+    assert "2 as recorded, 1 different, 1 images not kept" in said
     (path,) = (folder / "record").glob("*.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"ok"', b'"no"', 1))
     code, stdout, _ = replay(bundle_path, folder / "record")
@@ -133,14 +133,16 @@ def test_what_cannot_run_is_said(bundle_path: Path, inbox: Path, tmp_path: Path)
     record = ("--record", tmp_path / "record")
     assert "expected a folder, a video file" in refused(bundle_path, "nowhere", *record)
     assert "expected csv:" in refused(bundle_path, inbox, "--sink", "fax:1", *record)
-    assert "expected such as 250ms" in refused(bundle_path, inbox, "--cycle-time", "soon", *record)
+    assert "expected for example 250ms" in refused(
+        bundle_path, inbox, "--cycle-time", "soon", *record
+    )
     said = refused(bundle_path, inbox, "--page", "0.0.0.0:0", *record)
-    assert "which others can reach, without --page-token" in said
+    assert "which other machines can reach, without --page-token" in said
     for content, says in (
         ("", "has no [[camera]]"),
         ("[[camera]]\nname = 'a'", "a camera lacks source, bundle"),
         ("speed = 1", "got speed = 1, expected record"),
-        ("= 1", "is no TOML"),
+        ("= 1", "is not TOML"),
     ):
         (tmp_path / "line.toml").write_text(content)
         assert says in refused(tmp_path / "line.toml")

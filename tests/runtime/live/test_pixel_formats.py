@@ -45,7 +45,7 @@ def test_a_mosaic_of_one_colour_is_that_colour(name: str) -> None:
 
 
 def test_what_cannot_be_read_is_said() -> None:
-    with pytest.raises(DataError, match="got the pixel format 0x1234"):
+    with pytest.raises(DataError, match="got pixel format 0x1234"):
         to_image(bytes(100), 5, 5, 0x1234)
-    with pytest.raises(DataError, match="got 24 bytes of a camera, expected 25 for 5x5 Mono8"):
+    with pytest.raises(DataError, match="got 24 bytes from a camera, expected 25 for 5x5 Mono8"):
         to_image(bytes(24), 5, 5, CODES["Mono8"])

@@ -86,7 +86,7 @@ def test_what_was_changed_is_named(tmp_path: Path, change: object, says: str) ->
     found = problems(tmp_path)
     assert len(found) == 1
     assert says in found[0]
-    with pytest.raises(DataError, match="keep this record, and name another folder"):
+    with pytest.raises(DataError, match="keep this record, and choose another folder"):
         Record(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     first, second = Record(tmp_path), Record(tmp_path)
     first.append(entry(0))
     first.append(entry(1))
-    with pytest.raises(DataError, match="somebody else has written into this record"):
+    with pytest.raises(DataError, match="another process has written into this record"):
         second.append(entry(2))
 
 

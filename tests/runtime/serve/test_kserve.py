@@ -42,4 +42,4 @@ def test_a_name_that_kubernetes_refuses_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("uri", ["models", "s3://", "s3://a b", "/models"])
 def test_what_is_no_store_is_refused(uri: str) -> None:
-    assert "expected where the models lie" in run(uri, code=1)
+    assert "expected the address of the models" in run(uri, code=1)

@@ -65,5 +65,5 @@ def test_openvino_gives_the_verdict_of_the_runtime(weave: Path, tmp_path: Path) 
 
 def test_what_is_no_config_is_left_alone(weave: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]")
-    assert "no config of OpenVINO Model Server" in run(weave, tmp_path, code=1)
+    assert "not a config of OpenVINO Model Server" in run(weave, tmp_path, code=1)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -172,7 +172,7 @@ def test_what_cannot_be_calibrated_is_refused(line: Path, good: Path, tmp_path: 
     for record in values["engines"].values():
         record["calibration"]["scores"] = []
     (line / "manifest.json").write_text(json.dumps(values))
-    assert "keeps no scores of good images" in refuse(line, "--threshold", 1)
+    assert "has no scores of good images" in refuse(line, "--threshold", 1)
 
 
 @pytest.mark.parametrize(

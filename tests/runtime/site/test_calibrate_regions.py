@@ -172,7 +172,7 @@ def test_an_engine_that_is_not_calibrated_has_no_threshold_of_another_score(
 def test_what_cannot_count_is_refused(line: Path, good: Path, tmp_path: Path) -> None:
     before = (line / "manifest.json").read_bytes()
     small = mask(tmp_path / "small.png", slice(0, 4), (32, 32))
-    assert "got 32x32 pixels, expected the 64x64 of the images" in refused(
+    assert "got 32x32 pixels, expected 64x64, the size of the images" in refused(
         line, good, "--roi", small
     )
     part = mask(tmp_path / "part.png", slice(0, 30))
@@ -184,7 +184,7 @@ def test_what_cannot_count_is_refused(line: Path, good: Path, tmp_path: Path) ->
     values = json.loads(before)
     del values["scoring"]  # as of version 1: nobody knows how the graph scores
     (line / "manifest.json").write_text(json.dumps(values))
-    assert "the score is not read off the map" in refused(line, good, "--roi", part)
+    assert "the score does not come from the map" in refused(line, good, "--roi", part)
 
 
 def test_scores_of_the_golden_maps_are_held(line: Path, good: Path, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_scores_of_the_golden_maps_are_held(line: Path, good: Path, tmp_path: Pa
         put(line, "scoring.npz", path.read_bytes())
         return line
 
-    with pytest.raises(ParityError, match="other than they were at calibration"):
+    with pytest.raises(ParityError, match="differently than at calibration"):
         Detector(with_arrays(labels, scores * np.float32(1.01)), "onnxruntime")(IMAGE)
-    with pytest.raises(BundleError, match="labels has the regions"):
+    with pytest.raises(BundleError, match="labels contains the regions"):
         Detector(with_arrays(labels * 2, scores), "onnxruntime")
     with pytest.raises(BundleError, match="got labels"):
         Detector(with_arrays(labels[:5], scores), "onnxruntime")
@@ -209,5 +209,5 @@ def test_scores_of_the_golden_maps_are_held(line: Path, good: Path, tmp_path: Pa
 def test_too_few_images_to_weigh_regions() -> None:
     rule = Rule(Scoring("max", 0, ("a", "b")), np.array([[1, 2]], np.uint8))
     one = Scored(np.ones((1, 1, 2), np.float32), np.ones(1, np.float32), [(1, 2)])
-    with pytest.raises(DataError, match="expected two or more with scores above 0"):
+    with pytest.raises(DataError, match="expected at least two with scores above 0"):
         roi_weights(one, rule)

@@ -74,8 +74,8 @@ def test_a_deep_or_coloured_mask_counts_what_is_not_black(tmp_path: Path) -> Non
     ("content", "says"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "got no polygons by name"),
-        ("{}", "got no polygons by name"),
+        ("[]", "got no named polygons"),
+        ("{}", "got no named polygons"),
         ('{"a": 1}', "malformed"),
         ('{"a": [[[0, 0], [1, 1]]]}', "malformed (a polygon has the shape (2, 2))"),
         ('{"a": [[[0, 0], [1, NaN], [3, 3]]]}', "a corner is not finite"),
@@ -104,7 +104,7 @@ def test_masks_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     other = picture(tmp_path / "other.png", (0, 0, 20, 20), (20, 20))
     spot = picture(tmp_path / "spot.png", (0, 0, 1, 1))
     assert "empty marks no pixel" in refused([empty], [])
-    assert "got 20x20 pixels, expected the 40x60 of the images" in refused([other], [])
+    assert "got 20x20 pixels, expected 40x60, the size of the images" in refused([other], [])
     assert "nothing of the region of interest part is left" in refused([part], [everything])
     assert "nothing of the region of interest image is left" in refused([], [everything])
     assert "nothing of the region of interest spot is left" in refused([spot], [], (4, 6))

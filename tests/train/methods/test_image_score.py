@@ -40,5 +40,5 @@ def test_a_config_changes_its_score_alone(method: str) -> None:
 
 
 def test_a_method_with_a_score_of_its_own_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="spade does not score images by their map"):
+    with pytest.raises(CheckpointError, match="spade does not score images by their maps"):
         with_score(configure("spade", (64, 64)), "max")

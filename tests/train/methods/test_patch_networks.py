@@ -85,7 +85,7 @@ def test_a_lattice_is_part_of_the_dense_descriptors(
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((), "got patch sizes , expected a choice of 17,33,65"),
+        ((), "got patch sizes , expected one or more of 17,33,65"),
         ((17, 17), "each once"),
         ((16,), "got patch sizes 16"),
         ((65,), "got an input size of 32x64 for patches of 65 pixels"),

@@ -117,7 +117,7 @@ def test_checkpoint_gives_the_network_back(rd_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "settings", "message"),
     [
-        ((100, 128), {}, "got an input size of 100x128, expected multiples of 32 from 64 on"),
+        ((100, 128), {}, "got an input size of 100x128, expected multiples of 32, at least 64"),
         ((32, 64), {}, "got an input size of 32x64"),
         ((64, 64), {"backbone": "resnet50"}, "got backbone resnet50, expected resnet18 or"),
         ((64, 64), {"backbone": "vgg"}, "got backbone 'vgg', expected one of"),

@@ -89,7 +89,7 @@ def test_a_teacher_is_trained_once_and_then_reused(
     with pytest.raises(CheckpointError, match="repeat the same settings"):
         take(teacher_steps=3)
     (tmp_path / "kept/stad_teacher_p17.pt").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="not a teacher of STAD"):
+    with pytest.raises(CheckpointError, match="not a STAD teacher"):
         take()
 
 

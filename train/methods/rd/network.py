@@ -56,15 +56,14 @@ class RdConfig:
         ImageScore(self.score).check()
         if self.backbone not in ("resnet18", "resnet34"):
             raise CheckpointError(
-                f"got backbone {self.backbone}, expected resnet18 or resnet34 for rd, whose levels "
-                "its decoder restores; change --backbone."
+                f"got backbone {self.backbone}, expected resnet18 or resnet34 for rd; change "
+                "--backbone."
             )
         if min(self.input_size) < SMALLEST_SIDE or any(side % 32 for side in self.input_size):
             height, width = self.input_size
             raise CheckpointError(
-                f"got an input size of {height}x{width}, expected multiples of 32 from "
-                f"{SMALLEST_SIDE} on for rd, which halves the image five times; change "
-                "--input-size."
+                f"got an input size of {height}x{width}, expected multiples of 32, at least "
+                f"{SMALLEST_SIDE}, for rd; change --input-size."
             )
 
     def to_dict(self) -> dict[str, Any]:

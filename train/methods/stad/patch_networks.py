@@ -160,11 +160,12 @@ def check_patch_sizes(patch_sizes: Sequence[int], input_size: tuple[int, int]) -
     known = set(patch_sizes) <= set(ARCHITECTURES)
     if not patch_sizes or not known or len(set(patch_sizes)) != len(patch_sizes):
         raise CheckpointError(
-            f"got patch sizes {','.join(map(str, patch_sizes))}, expected a choice of "
+            f"got patch sizes {','.join(map(str, patch_sizes))}, expected one or more of "
             f"{','.join(map(str, ARCHITECTURES))}, each once; change patch-sizes."
         )
     if min(input_size) <= max(patch_sizes) // 2:
         raise CheckpointError(
             f"got an input size of {input_size[0]}x{input_size[1]} for patches of "
-            f"{max(patch_sizes)} pixels, expected more than half of that; enlarge --input-size."
+            f"{max(patch_sizes)} pixels, expected sides of more than half the patch size; "
+            "enlarge --input-size."
         )

@@ -286,7 +286,7 @@ def kept_teacher(path: Path, patch_size: int, options: TeacherOptions) -> tuple[
     except Exception as error:
         # Truncated files and foreign pickles each raise something else in torch.
         raise CheckpointError(
-            f"{path}: not a teacher of STAD; remove it, or name another --teacher-folder."
+            f"{path}: is not a STAD teacher; remove it, or name another --teacher-folder."
         ) from error
     if trained != options:
         raise CheckpointError(

@@ -72,8 +72,8 @@ class ModelConfig:
         ImageScore(self.score).check()
         if {len(self.mean), len(self.std)} not in ({0}, {3}) or 0 in self.std:
             raise CheckpointError(
-                f"got a mean of {self.mean} and a deviation of {self.std}, expected three numbers "
-                "each, none of the deviations zero."
+                f"got a mean of {self.mean} and a standard deviation of {self.std}, expected "
+                "three numbers each, no standard deviation zero."
             )
 
     def to_dict(self) -> dict[str, Any]:

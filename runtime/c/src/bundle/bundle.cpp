@@ -61,7 +61,8 @@ Bundle::Bundle(const std::string &path) : path_(path), folder_(std::filesystem::
     if (content.size() > kMaxManifestBytes) {
         throw Error(STPM_ERROR_BUNDLE, shown + ": is larger than " +
                                            std::to_string(kMaxManifestBytes) +
-                                           " bytes; not a manifest.");
+                                           " bytes, so it is not a manifest; export the bundle "
+                                           "again.");
     }
     manifest_ = parse_manifest(content, shown);
 }
@@ -70,13 +71,13 @@ Bytes Bundle::read(const std::string &name) const {
     const auto entry = manifest_.files.find(name);
     if (entry == manifest_.files.end()) {
         throw Error(STPM_ERROR_BUNDLE,
-                    path_ + ": its manifest lists no " + name + "; export it again.");
+                    path_ + ": its manifest does not list " + name + "; export it again.");
     }
     const std::string shown = path_ + "/" + name;
     Bytes content = read_bounded(folder_ / name, shown, entry->second.size_bytes);
     if (content.size() != entry->second.size_bytes || sha256(content) != entry->second.sha256) {
         throw Error(STPM_ERROR_BUNDLE,
-                    shown + ": differs from the manifest's hash; it was altered or cut short, "
+                    shown + ": differs from the manifest's hash, so it was modified or truncated; "
                             "copy or export the bundle again.");
     }
     return content;

@@ -106,7 +106,7 @@ std::pair<std::string_view, std::size_t> npy_header(const Bytes &content,
     constexpr char magic[] = "\x93NUMPY";
     constexpr std::size_t prefix = 8;
     if (content.size() < prefix + 4 || std::memcmp(content.data(), magic, 6) != 0) {
-        throw Malformed{name + " is no NumPy array"};
+        throw Malformed{name + " is not a NumPy array"};
     }
     const bool is_short = content[6] == 1;
     std::size_t length = static_cast<std::size_t>(content[8]) |
@@ -116,7 +116,7 @@ std::pair<std::string_view, std::size_t> npy_header(const Bytes &content,
                   static_cast<std::size_t>(content[11]) << 24;
     }
     const std::size_t start = prefix + (is_short ? 2 : 4);
-    if (length > content.size() - start) throw Malformed{name + " is cut short"};
+    if (length > content.size() - start) throw Malformed{name + " is truncated"};
     return {{reinterpret_cast<const char *>(content.data()) + start, length}, start + length};
 }
 
@@ -202,7 +202,7 @@ ScoringMap read_scoring_map(const Bytes &content, Size map, std::size_t roi_coun
     result.golden_scores = floats(scores, score_start);
     std::vector<bool> is_there(1 + roi_count, false);
     for (const std::uint8_t label : result.labels) {
-        if (label > roi_count) throw Malformed{"labels has a region without a name"};
+        if (label > roi_count) throw Malformed{"labels contains a region without a name"};
         is_there[label] = true;
     }
     for (std::size_t i = 1; i <= roi_count; ++i) {

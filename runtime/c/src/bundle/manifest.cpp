@@ -35,8 +35,8 @@ void check_warning(const Json &values, double rate, Thresholds &thresholds) {
     const Json *limit = optional(values, "warn_threshold");
     const Json *share = optional(values, "warn_rate");
     if (limit == nullptr && share == nullptr) return;
-    if (limit == nullptr) refuse("warn_threshold", *share, "a number beside warn_rate");
-    if (share == nullptr) refuse("warn_rate", *limit, "a number beside warn_threshold");
+    if (limit == nullptr) refuse("warn_threshold", *share, "a number, because warn_rate is one");
+    if (share == nullptr) refuse("warn_rate", *limit, "a number, because warn_threshold is one");
     thresholds.warn = number("warn_threshold", *limit);
     if (thresholds.warn > thresholds.image) {
         refuse("warn_threshold", *limit, "a number up to image_threshold");
@@ -54,7 +54,7 @@ std::vector<double> rising(const std::string &key, const Json &values, std::int6
     for (const Json &value : values.items) {
         result.push_back(number(key, value));
         if (result.size() > 1 && result.back() < result[result.size() - 2]) {
-            refuse(key, value, "rising numbers");
+            refuse(key, value, "ascending numbers");
         }
     }
     return result;

@@ -53,7 +53,7 @@ class TensorRtRequest : public Request {
         cudaStream_t stream = nullptr;
         check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
         stream_.reset(stream);
-        if (!context_) throw std::runtime_error("TensorRT cannot make an execution context");
+        if (!context_) throw std::runtime_error("TensorRT cannot create an execution context");
     }
 
     std::uint8_t *input(std::size_t count) override {

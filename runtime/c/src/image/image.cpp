@@ -69,8 +69,9 @@ void check_image(const stpm_image &image) {
     const auto dense = static_cast<std::ptrdiff_t>(format.channels * format.sample) * image.width;
     if (image.stride != 0 && image.stride < dense && image.stride > -dense) {
         throw Error(STPM_ERROR_IMAGE, "got a stride of " + std::to_string(image.stride) +
-                                          " bytes, expected 0 or at least the " +
-                                          std::to_string(dense) + " of a row; check it.");
+                                          " bytes, expected 0 or at least " +
+                                          std::to_string(dense) +
+                                          ", the length of a row; check it.");
     }
 }
 
@@ -95,8 +96,8 @@ stpm_image DepthReducer::reduce(const stpm_image &image, int bit_depth) {
     if (largest > full) {
         throw Error(STPM_ERROR_IMAGE, "got a value of " + std::to_string(largest) +
                                           " from a camera of " + std::to_string(bit_depth) +
-                                          " bits, expected up to " + std::to_string(full) +
-                                          "; train with the --bit-depth of the camera.");
+                                          " bits, expected at most " + std::to_string(full) +
+                                          "; train with the camera's --bit-depth.");
     }
     return {pixels_.data(), image.height, image.width, 0, eight_bit_format(image.format)};
 }
