@@ -72,7 +72,7 @@ def _entry(picture: PictureRecord, folder: Path) -> Entry:
     path, kind = Path(picture["picture"]), picture["kind"]
     part = "good part" if kind == "good" else f"defective part ({kind})"
     called = "anomalous" if picture["is_anomalous"] else "good"
-    caption = f"{part}, called {called}, score {picture['score']:.4g}"
+    caption = f"{part}, judged {called}, score {picture['score']:.4g}"
     return Entry(path if path.exists() else folder / path, f"{kind}/{path.stem}", caption)
 
 

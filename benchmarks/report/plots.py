@@ -140,10 +140,10 @@ def logarithmic(axis: Any) -> None:
 
 def curves(rows: Sequence[Row], name: str) -> list[Figure]:
     """Draw the ROC curves of images and the overlap curves of pixels of a category."""
-    bad_share = "share of good parts called bad"
-    pixel_share = "share of good pixels called bad"
+    bad_share = "share of good parts rejected"
+    pixel_share = "share of good pixels marked defective"
     kinds = [
-        ("roc", _roc, "image_auroc", "ROC of images", bad_share, "share of bad parts found"),
+        ("roc", _roc, "image_auroc", "ROC of images", bad_share, "share of defective parts found"),
         ("pro", _pro, "aupro", "Overlap with defects", pixel_share, "mean overlap"),
     ]
     figures = []
@@ -216,7 +216,7 @@ def histogram(row: Row, name: str) -> Figure:
     keys = [Key(f"good parts ({len(good)})", "s1"), Key(f"defective parts ({len(bad)})", "s2")]
     keys += [] if threshold is None else [Key(f"threshold {threshold:.4g}", "ink", "4 2")]
     title = f"Scores: {_row_name(row)}"
-    text = f"Histogram of {len(good)} good and {len(bad)} defective parts."
+    text = f"Histogram of the scores of {len(good)} good and {len(bad)} defective parts."
     return Figure(title, markup, text, tuple(keys), _histogram_note(row))
 
 

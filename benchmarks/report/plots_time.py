@@ -25,9 +25,9 @@ _MARKS: dict[Literal["p50", "p99"], str] = {"p50": "ink", "p99": "s2"}
 Scale = Literal["batch", "image_size", "streams", "threads"]
 SCALES: dict[Scale, tuple[str, str]] = {
     "batch": ("Batch", "images in a run"),
-    "image_size": ("Image size", "megapixels of the camera"),
-    "streams": ("Streams", "threads that score at once"),
-    "threads": ("Threads", "processor threads of a run"),
+    "image_size": ("Image size", "camera megapixels"),
+    "streams": ("Streams", "threads that score in parallel"),
+    "threads": ("Threads", "CPU threads per run"),
 }
 
 
@@ -120,7 +120,7 @@ def _stages(cases: Sequence[Case], name: str) -> Figure | None:
         axes.set_xlim(0)
         markup = svg(figure, name)
     keys = tuple(Key(stage, paints[stage]) for stage in present)
-    text = "Where the time of one image goes; the figures stand in the table by stage."
+    text = "Where the time of one image is spent; the table by stage has the figures."
     return Figure("One image by stage", markup, text, keys, is_wide=True)
 
 
@@ -144,7 +144,7 @@ def _scaling(cases: Sequence[Case], key: Scale, name: str) -> Figure | None:
             style = {"color": colour(variable), "linestyle": dashes, "linewidth": 1.8}
             axes.plot(*zip(*points, strict=True), marker="o", markersize=5, clip_on=False, **style)
             keys.append(Key(label, variable, array))
-        axes.set(xlabel=unit, ylabel="milliseconds an image")
+        axes.set(xlabel=unit, ylabel="milliseconds per image")
         axes.set_ylim(0)
         if key != "image_size":
             axes.set_xscale("log", base=2)
@@ -155,7 +155,7 @@ def _scaling(cases: Sequence[Case], key: Scale, name: str) -> Figure | None:
         f"{label}: " + ", ".join(f"{y:.2f} ms at {x:g}" for x, y in points)
         for label, points in drawn.items()
     )
-    return Figure(f"{title}: time an image", markup, f"{text}.", tuple(keys))
+    return Figure(f"{title}: time per image", markup, f"{text}.", tuple(keys))
 
 
 def _value(case: Case, key: Scale) -> float:
@@ -180,8 +180,10 @@ def _differences(names: Sequence[tuple[str, ...]]) -> list[str]:
 def ratio_figure(content: PeersRecord, name: str) -> Figure:
     """Draw the other programs' times over the reference's, with intervals."""
     peers = content["peers"]
-    labels = [(p["name"], p["precision"] + ("" if p["correct"] else ", other maps")) for p in peers]
-    x_label = f"times the time of {content['reference']}; to the left is faster"
+    labels = [
+        (p["name"], p["precision"] + ("" if p["correct"] else ", different maps")) for p in peers
+    ]
+    x_label = f"time relative to {content['reference']}; left is faster"
     with _rows(labels, x_label) as (figure, axes, places):
         axes.axvline(1, color=colour("ink"), linewidth=1.2, linestyle=(0, (4, 2)))
         for base, peer in zip(places, peers, strict=True):
@@ -196,5 +198,5 @@ def ratio_figure(content: PeersRecord, name: str) -> Figure:
         f"{p['ratio']['high']:.2f})"
         for p in peers
     )
-    keys = (Key("same maps, 95% interval", "s1"), Key("other maps: does not count", "s2"))
-    return Figure("Time beside other programs", markup, f"{text}.", keys, is_wide=True)
+    keys = (Key("same maps, 95% interval", "s1"), Key("different maps: not comparable", "s2"))
+    return Figure("Time compared with other programs", markup, f"{text}.", keys, is_wide=True)

@@ -19,7 +19,7 @@ def provenance_tables(results: Named) -> list[Table]:
         results: (name, content) a file.
     """
     files = Table("result files", ("", "kind", "measured (UTC)", "code"))
-    models = Table("models, by SHA-256 of the checkpoint or of the bundle's graph", ("", "SHA-256"))
+    models = Table("models, by SHA-256 of the checkpoint or the bundle's graph", ("", "SHA-256"))
     hashes: dict[tuple[str, str], None] = {}
     for name, content in results:
         created = content["created"].replace("T", " ").removesuffix("+00:00")
@@ -60,7 +60,7 @@ def _describe(environment: Environment) -> dict[str, str]:
     memory = environment["memory_gib"]
     described = {
         "processor": f"{processor['usable_cores']} x {processor['model']}",
-        "vector instructions": " ".join(processor["flags"]) or "none of those looked for",
+        "vector instructions": " ".join(processor["flags"]) or "none of those checked",
         "frequency governor": processor["governor"] or "unknown",
         "memory": "unknown" if memory is None else f"{memory:g} GiB",
         "GPU": "\n".join(_gpu(gpu) for gpu in environment["gpus"]) or "none",

@@ -57,8 +57,10 @@ def one_engine_each(rows: Sequence[Row]) -> list[Row]:
 
 
 def _detection_table(category: str, rows: Sequence[Row]) -> Table:
-    title = f"{category}: defects found at false alarms, 95% intervals"
-    table = Table(title, ("", "threshold", "false alarms", "defective found", "regions found"))
+    title = f"{category}: defects found at given false-alarm rates, 95% intervals"
+    table = Table(
+        title, ("", "threshold", "false alarms", "defective parts found", "regions found")
+    )
     for row in one_engine_each(rows):
         for found in detections(row):
             shares = (found.false_alarms, found.found, found.regions)

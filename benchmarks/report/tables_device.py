@@ -10,9 +10,9 @@ from stpm.benchmarks.records.device import DeviceRecord, Training
 from stpm.benchmarks.report.tables import Table
 
 ROWS: tuple[tuple[str, Literal["seconds", "gpu_seconds"], str], ...] = (
-    ("device", "gpu_seconds", "the GPU alone"),
-    ("device", "seconds", "on the device, the caller's time"),
-    ("scores", "seconds", "host to host, scores alone"),
+    ("device", "gpu_seconds", "on the GPU"),
+    ("device", "seconds", "on the GPU, caller's time"),
+    ("scores", "seconds", "host to host, scores only"),
     ("maps", "seconds", "host to host, with maps"),
 )
 """A contender's rows: a case's `mode`, which of its times, and the row's name."""
@@ -20,10 +20,10 @@ REASON_WIDTH = 100
 
 
 def device_tables(content: DeviceRecord) -> list[Table]:
-    """Tabulate a result of kind "device": times by size, what was to be reached, trainings."""
+    """Tabulate a result of kind "device": times by size, targets, trainings."""
     sizes = dict.fromkeys(case["size"] for case in content["cases"])
     tables = [_times(content, size) for size in sizes]
-    bars = Table("what was to be reached", ("", "bar", "reached"))
+    bars = Table("targets", ("", "target", "reached"))
     for name, bar in content["bars"].items():
         reached = "" if bar["reached"] is None else f"{bar['reached']:.4g}"
         bars.add(name.replace("_", " "), f"{bar['bar']:g}", reached)
@@ -41,7 +41,7 @@ def device_tables(content: DeviceRecord) -> list[Table]:
     for contender, reason in content["refused"].items():
         missing.add(contender, reason[:REASON_WIDTH])
     for case in content["left_out"]:
-        missing.add(case, "no time was left")
+        missing.add(case, "out of time")
     found_tables = [*tables, correctness, bars, _trainings(content.get("training", [])), missing]
     return [table for table in found_tables if table.rows]
 
@@ -67,7 +67,7 @@ def _times(content: DeviceRecord, size: int) -> Table:
 
 
 def _trainings(trainings: Sequence[Training]) -> Table:
-    columns = ("", "at once", "epochs s", "in all s", "image AUROC", "pixel AUROC", "AUPRO")
+    columns = ("", "in parallel", "training s", "total s", "image AUROC", "pixel AUROC", "AUPRO")
     table = Table("trainings", columns)
     for found in trainings:
         label = f"{found['category']}, seed {found['seed']}, {found['epochs']} epochs"

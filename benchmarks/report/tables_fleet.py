@@ -28,7 +28,7 @@ def fleet_tables(content: FleetRecord) -> list[Table]:
             f"{model['threshold']:.4g}",
             f"{model['size_bytes'] / 1e6:.1f}",
             f"{model['seconds']:.0f}",
-            "as it was" if model["reused"] else "built",
+            "unchanged" if model["reused"] else "built",
         )
     done = [model["figures"] for model in content["fleet"] if "error" not in model]
     columns = [[figures.get(name) for figures in done] for name in FIGURES]

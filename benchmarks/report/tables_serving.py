@@ -11,7 +11,7 @@ def serving_tables(content: ServingRecord) -> list[Table]:
     height, width = content["image_size"]
     table = Table(
         f"requests of one {height}x{width} image, {content['engine']}",
-        ("", "clients", "a second", "p50 ms", "p99 ms", "batch", "refused"),
+        ("", "clients", "per second", "p50 ms", "p99 ms", "batch", "refused"),
     )
     for load in content["loads"]:
         table.add(

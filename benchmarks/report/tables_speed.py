@@ -24,7 +24,7 @@ STAGES = ("decode", "resize", "upload", "engine", "download", "decision")
 def latency_tables(content: LatencyRecord) -> list[Table]:
     """Tabulate a result of kind "latency": scenarios, stages, processes, the papers' times."""
     columns = ("", "p50 ms", "p90 ms", "p99 ms", "max ms", "images /s", "steady")
-    scenarios = Table("latency of a query, from frame in memory to decision", columns)
+    scenarios = Table("latency of one query, from frame in memory to decision", columns)
     present = [s for s in STAGES if any(s in case["stages_ms"] for case in content["cases"])]
     stages = Table("one image by stage, p50 in ms", ("", *present))
     for case in content["cases"]:
@@ -36,7 +36,7 @@ def latency_tables(content: LatencyRecord) -> list[Table]:
             cells = ("" if median is None else f"{median['p50']:.2f}" for median in medians)
             stages.add(_case_label(case), *cells)
     processes = Table(
-        "a fresh process",
+        "fresh process",
         ("", "import ms", "open ms", "of which engine ms", "first image ms", "peak MiB"),
     )
     for row in content["footprints"]:
@@ -64,7 +64,7 @@ def peers_tables(content: PeersRecord) -> list[Table]:
     table = Table(f"one {height}x{width} frame in memory to its map", columns)
     times = Table(
         "the paper's times of one 256x256 image",
-        ("", "ms", "times STPM's", "times the first's here"),
+        ("", "ms", "relative to STPM", "relative to the first, here"),
     )
     for row in content["peers"]:
         ratio, latency = row["ratio"], row["latency_ms"]
@@ -105,7 +105,7 @@ def method_ratios(content: PeersRecord, method: str) -> dict[str, float]:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     """Tabulate what `stpm.benchmarks.report.compare` found."""
-    table = Table("B against A", ("", "quantity", "value", "95% interval", "verdict"))
+    table = Table("B compared with A", ("", "quantity", "value", "95% interval", "verdict"))
     for found in comparisons:
         interval = f"{found.low:.3f} to {found.high:.3f}"
         table.add(found.name, found.quantity, f"{found.value:.3f}", interval, found.verdict)
@@ -114,7 +114,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
 
 def _methods_table(content: PeersRecord) -> Table:
     """Tabulate how each method was set up and trained; empty where there is but one."""
-    table = Table("the methods' settings and training", ("", "settings", "training"))
+    table = Table("settings and training of the methods", ("", "settings", "training"))
     rows = {row["name"].split(" ")[0]: row for row in content["peers"] if row.get("config")}
     if len({row["method"] for row in rows.values()}) < 2:
         return table
@@ -138,7 +138,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _paper_times(content: LatencyRecord) -> Table:
-    table = Table("the paper's times of one 256x256 image, and rates", ("", "ms", "hardware"))
+    table = Table("the paper's times for one 256x256 image, and rates", ("", "ms", "hardware"))
     for method, milliseconds in latency_figures().items():
         table.add(f"{method}, paper", f"{milliseconds:g}", "RTX 2080 Ti", published=True)
     processor = content["environment"]["processor"]

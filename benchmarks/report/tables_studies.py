@@ -40,8 +40,8 @@ def low_precision_tables(content: LowPrecisionRecord) -> list[Table]:
 def graph_ablation_tables(content: GraphAblationRecord) -> list[Table]:
     """Tabulate a result of kind "graph_ablation": a choice that was undone a row."""
     table = Table(
-        f"choices undone, {content['precision']} on {content['engine']}",
-        ("", "times the time", "scatter", "lift", "map diff."),
+        f"graph choices undone one at a time, {content['precision']} on {content['engine']}",
+        ("", "relative time", "scatter", "lift", "map diff."),
     )
     for effect in content["effects"]:
         time = effect["time"]
@@ -58,7 +58,7 @@ def graph_ablation_tables(content: GraphAblationRecord) -> list[Table]:
 def image_scores_tables(content: ImageScoresRecord) -> list[Table]:
     """Tabulate a result of kind "image_scores": a model a row, a score a column."""
     kinds = list(dict.fromkeys(k for model in content["scored"] for k in model["image_auroc"]))
-    table = Table("image AUROC by the image's score", ("", *kinds))
+    table = Table("image AUROC by image score", ("", *kinds))
     for model in content["scored"]:
         aurocs = model["image_auroc"]
         cells = (f"{aurocs[kind]:.4f}" if kind in aurocs else "" for kind in kinds)
@@ -73,7 +73,7 @@ def libstpm_tables(content: LibstpmRecord) -> list[Table]:
         table.add(name.replace("_", " "), f"{value:.4g}")
     table.add("overhead over the engine", f"{content['overhead_share_of_engine']:.2%}")
     table.add(
-        "resize, times as fast as Pillow", f"{content['resize_times_faster_than_pillow']:.2f}"
+        "resize, speed relative to Pillow", f"{content['resize_times_faster_than_pillow']:.2f}"
     )
     return [table]
 
@@ -81,7 +81,7 @@ def libstpm_tables(content: LibstpmRecord) -> list[Table]:
 def training_speed_tables(content: TrainingSpeedRecord) -> list[Table]:
     """Tabulate a result of kind "training_speed"."""
     table = Table(
-        f"an epoch in {content['precision']}, {content['threads']} threads", ("", "seconds")
+        f"one epoch in {content['precision']}, {content['threads']} threads", ("", "seconds")
     )
     table.add("stpm-train", f"{content['median_seconds']:.1f}")
     plain = content["plain_script_ratio"]

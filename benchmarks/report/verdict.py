@@ -71,9 +71,9 @@ def summary(findings: Sequence[Finding]) -> str:
     yes, missing = by_answer[Answer.YES], by_answer[Answer.OPEN]
     care = [f"With care: {_asked(doubts)}."] if doubts else []
     if stops:
-        parts = [f"Does not ship: no to {_asked(stops)}.", *care]
+        parts = [f"Does not ship, because of {_asked(stops)}.", *care]
     elif not findings or findings[0].answer is Answer.OPEN:
-        parts = ["Whether it ships was not measured.", *care]
+        parts = ["Cannot say whether it ships.", *care]
     elif doubts:
         parts = [f"Ships, with care: {_asked(doubts)}."]
     else:
@@ -94,7 +94,7 @@ def belong_together(contents: Sequence[Record]) -> Finding:
         for name, sha256 in content["models"].items():
             hashes.setdefault(name, set()).add(sha256)
     details = [
-        f"{name} is not the same file in all of them: {len(found)} different hashes"
+        f"{name} is not the same file in all results: {len(found)} different hashes"
         for name, found in hashes.items()
         if len(found) > 1
     ]
@@ -105,19 +105,20 @@ def belong_together(contents: Sequence[Record]) -> Finding:
     commits = [content["environment"]["commit"] for content in contents]
     changed = sum(bool(commit and commit["with_changes"]) for commit in commits)
     if changed:
-        details.append(f"code changed after its commit: {_of(changed, len(contents))}")
+        details.append(f"measured with uncommitted code changes: {_of(changed, len(contents))}")
     if len({commit["id"] if commit else None for commit in commits}) > 1:
         details.append("measured with different commits of the code")
     noted = sum(commit is None for commit in commits)
     if noted:
         details.append(
-            f"installed package, so that no commit is known: {_of(noted, len(contents))}"
+            "measured with an installed package, whose commit is unknown: "
+            f"{_of(noted, len(contents))}"
         )
     if mixed:
-        text = "No: a name stands for different files."
+        text = "The same name refers to different files."
         return Finding(question, Answer.NO, text, tuple(details))
     if len(details) > bool(noted):
-        text = "The models are the same, but not all that surrounds them."
+        text = "The models are the same, but machine or code differ."
         return Finding(question, Answer.CARE, text, tuple(details))
     text = f"{_of(len(contents), len(contents))}: the same models, by hash, on the same machine."
     return Finding(question, Answer.YES, text, tuple(details))

@@ -190,12 +190,12 @@ def _kept(families: Families) -> Finding:
         if is_bundle(row)
     ]
     if not pairs:
-        text = f"No checkpoint was measured beside its bundle. {MEASURE}"
+        text = f"No checkpoint was measured together with its bundle. {MEASURE}"
         return Finding(question, Answer.OPEN, text)
     details = []
     for category, row, reference in pairs:
         difference, metric = _difference(row, reference)
-        details.append(f"{category}, {describe(row)}: {difference:.1e} at most, in {metric}")
+        details.append(f"{category}, {describe(row)}: at most {difference:.1e}, in {metric}")
     answer = worst(_compare(row, reference) for _, row, reference in pairs)
     largest = max(_difference(row, reference)[0] for _, row, reference in pairs)
     text = (
@@ -206,9 +206,9 @@ def _kept(families: Families) -> Finding:
 
 
 _LIMIT = {
-    Answer.YES: f" (up to {SAME:g} counts as kept)",
+    Answer.YES: f" (up to {SAME:g} counts as unchanged)",
     Answer.CARE: f": above {SAME:g}, but within the checkpoint's 95% interval",
-    Answer.NO: ", which leaves the checkpoint's 95% interval",
+    Answer.NO: ", outside the checkpoint's 95% interval",
 }
 
 
@@ -265,14 +265,14 @@ def _published(rows: Sequence[tuple[str, Row]]) -> Finding:
                     )
     if not answers:
         text = (
-            "Nothing is published for these data, or the test set lacks good or defective parts; "
-            "only MVTec AD's categories are in the papers."
+            "Nothing is published for these data (the papers cover only MVTec AD's "
+            "categories), or the test set lacks good or defective parts."
         )
         return Finding(question, Answer.OPEN, text)
     reached = sum(answer is Answer.YES for answer in answers)
     text = (
-        f"{reached} of {len(answers)} comparisons with the paper and its authors' code reach the "
-        f"published figure within {PUBLISHED_MARGIN:g}, or exceed it."
+        f"{reached} of {len(answers)} comparisons with the paper and its authors' code come "
+        f"within {PUBLISHED_MARGIN:g} of the published figure or exceed it."
     )
     return Finding(question, worst(answers), text, tuple(details))
 
@@ -299,9 +299,9 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
             continue
         answers.append(_within(alarms, good, high))
         details.append(
-            f"{category}, {describe(row)}: asked for {asked['false_alarm_rate']:.1%} (95% interval "
-            f"{low:.1%} to {high:.1%}, from {asked['image_count']} good images), observed "
-            f"{alarms} of {good} ({alarms / good:.1%})"
+            f"{category}, {describe(row)}: requested {asked['false_alarm_rate']:.1%} (95% "
+            f"interval {low:.1%} to {high:.1%}, from {asked['image_count']} good images), "
+            f"observed {alarms} of {good} ({alarms / good:.1%})"
             + (f", found {hits} of {bad} defective" if bad else "")
         )
     if not answers:
@@ -310,15 +310,15 @@ def _alarms(rows: Sequence[tuple[str, Row]]) -> Finding:
         )
     kept = sum(answer is Answer.YES for answer in answers)
     text = (
-        f"{_count(kept, 'threshold', 'thresholds')} of {len(answers)} gave no more false alarms on "
-        "good test images than the interval of its calibration allows."
+        f"{kept} of {_count(len(answers), 'threshold', 'thresholds')} gave no more false alarms on "
+        "good test images than the calibration interval allows."
     )
     if shares:
         worst_share, best_share = (f"{share:.1%}" for share in (min(shares), max(shares)))
         to_best = f" to {best_share}" if worst_share != best_share else ""
-        text += f" Of the defective parts they find {worst_share}{to_best}."
+        text += f" They find {worst_share}{to_best} of the defective parts."
     if kept < len(answers):
-        text += " Calibrate with good images from the camera and the light of the line."
+        text += " Calibrate with good images from the line's own camera and lighting."
     return Finding(question, worst(answers), text, tuple(details))
 
 
@@ -337,9 +337,9 @@ def _verified(rows: Sequence[tuple[str, Row]]) -> Finding:
     if not bundles:
         return Finding(question, Answer.OPEN, f"No bundle was measured. {MEASURE}")
     text = (
-        f"{_count(len(bundles), 'bundle and engine', 'bundles and engines')}: each replayed the "
-        "bundle's golden images when it was opened; one that differs from FP32 torch by more than "
-        "its tolerance is refused."
+        f"{_count(len(bundles), 'bundle and engine', 'bundles and engines')}: each "
+        "reproduced the bundle's golden images when it was opened; an engine that differs "
+        "from FP32 torch by more than its tolerance is refused."
     )
     parities = {describe(row): row.get("parity") or {} for row in bundles}
     details = [
@@ -350,10 +350,10 @@ def _verified(rows: Sequence[tuple[str, Row]]) -> Finding:
     ]
     unverified = [name for name, parity in parities.items() if "map_difference" not in parity]
     if unverified:
-        details += [f"{name}: exported where it could not run" for name in unverified]
+        details += [f"{name}: exported on a machine that could not run it" for name in unverified]
         text += (
-            f" Not compared at export: {len(unverified)}, with FP32 torch's thresholds; export "
-            "where they run."
+            " Not compared at export, so they use FP32 torch's thresholds: "
+            f"{len(unverified)}; export on the machine that runs them."
         )
     return Finding(question, Answer.CARE if unverified else Answer.YES, text, tuple(details))
 

@@ -36,7 +36,7 @@ def key_figures(contents: Sequence[Record]) -> list[KeyFigure]:
     best = min([c for c in cases if c["image_size"] == PAPER_SIZE] or cases, key=_median)
     height, width = best["image_size"]
     source = f"median, {height}x{width}, {best['bundle']}, {best['engine']}"
-    return [KeyFigure("Time an image", f"{_median(best):.1f} ms", source)]
+    return [KeyFigure("Time per image", f"{_median(best):.1f} ms", source)]
 
 
 def _single(content: LatencyRecord) -> list[Case]:
@@ -79,7 +79,7 @@ def _rate_detail(name: str, rate: Rate) -> str:
 
 
 def _beside_peers(contents: Sequence[Record]) -> Finding:
-    question = "Is it as fast as what else could be used?"
+    question = "Is it as fast as the alternatives?"
     results = of_kind(contents, "peers")
     others = [
         (peer, content["reference"])
@@ -88,14 +88,15 @@ def _beside_peers(contents: Sequence[Record]) -> Finding:
         if not _is_ours(peer, content)
     ]
     if not others:
-        text = "No other program was measured. Measure some: stpm-bench peers."
+        text = "No other program was measured; measure some with stpm-bench peers."
         return Finding(question, Answer.OPEN, text)
     correct = [(peer, reference) for peer, reference in others if peer["correct"]]
     faster = [peer for peer, _ in correct if peer["ratio"]["high"] < 1]
     slower = [peer for peer, _ in correct if peer["ratio"]["low"] > 1]
     text = (
-        f"Of {len(correct)} with the same maps, {len(slower)} take longer, {len(faster)} less "
-        f"time, and {len(correct) - len(slower) - len(faster)} cannot be told apart."
+        f"Of {len(correct)} programs with the same maps, {len(slower)} take longer, "
+        f"{len(faster)} take less time, and {len(correct) - len(slower) - len(faster)} "
+        "cannot be told apart."
     )
     everyone = [peer for content in results for peer in content["peers"] if peer["correct"]]
     if everyone:
@@ -106,7 +107,7 @@ def _beside_peers(contents: Sequence[Record]) -> Finding:
     details = [
         f"{peer['name']}, {peer['precision']}: {peer['ratio']['median']:.2f} times the time of "
         f"{reference} (95% interval {peer['ratio']['low']:.2f} to {peer['ratio']['high']:.2f})"
-        + ("" if peer["correct"] else "; other maps, so that its time does not count")
+        + ("" if peer["correct"] else "; different maps, so its time does not count")
         for peer, reference in others
     ]
     details += [
@@ -127,12 +128,12 @@ def _beside_methods(contents: Sequence[Record]) -> list[Finding]:
                 if method != "STPM":
                     details.append(
                         f"{bundle} ({method}): {ratio:.1f} times the time of "
-                        f"{content['reference']}; the paper's figures are {published:.0f} apart"
+                        f"{content['reference']}; in the paper, {published:.0f} times"
                     )
                     all_reached &= ratio >= published
     if not details:
         return []
-    text = f"{'All' if all_reached else 'Not all'} ratios reach those of the paper's times."
+    text = f"{'All' if all_reached else 'Not all'} ratios are at least those of the paper."
     question = "Is it as much faster than other methods as the paper says?"
     return [Finding(question, Answer.YES if all_reached else Answer.CARE, text, tuple(details))]
 
@@ -155,8 +156,8 @@ def _trusted(contents: Sequence[Record]) -> Finding:
     text = f"{len(cases) - len(flagged)} of {len(cases)} cases ran steadily."
     if few:
         text += (
-            f" In {len(few)} of them fewer than {ENOUGH_QUERIES} times were taken: their 99th "
-            "percentile says little more than the maximum."
+            f" In {len(few)} of them fewer than {ENOUGH_QUERIES} times were taken, so their "
+            "99th percentile is little more than the maximum."
         )
     details = [f"{case['name']}: {', '.join(case['steadiness']['flags'])}" for case in flagged]
     answer = Answer.CARE if flagged or few else Answer.YES

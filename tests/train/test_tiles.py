@@ -57,7 +57,9 @@ def test_every_image_has_its_share(
 
 
 def test_an_image_smaller_than_a_tile(photographs: list[Path]) -> None:
-    with pytest.raises(DataError, match="has 150x100 pixels, expected at least"):
+    with pytest.raises(
+        DataError, match="has 150x100 pixels, expected at least 128x128, the size of a tile"
+    ):
         read_tiles(photographs, 128, 0)
     left_out: list[DataError] = []
     with pytest.raises(DataError, match="none of the images"):

@@ -98,7 +98,7 @@ function show() {
     .sort((a, b) => Math.abs(b.score - threshold) - Math.abs(a.score - threshold));
   const promised = (100 * (1 + rejected.length)) / (1 + good.length);
   const text = `Above ${threshold.toPrecision(4)}: ${rejected.length} of ${good.length} good parts rejected ` +
-    `(promises at most ${promised.toFixed(2)}% false alarms), ${missed.length} of ${bad.length} defects missed`;
+    `(at most ${promised.toFixed(2)}% false alarms expected), ${missed.length} of ${bad.length} defects missed`;
   document.getElementById("counts").textContent = text;
   slider.setAttribute("aria-valuetext", text);
   picture.setAttribute("aria-label", text);

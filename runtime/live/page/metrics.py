@@ -30,9 +30,11 @@ class _StationCollector(Collector):
             labels=["camera", "test"],
         )
         alarms = GaugeMetricFamily(
-            "stpm_drift_alarm", "1 where a change was found.", labels=["camera", "test"]
+            "stpm_drift_alarm", "1 if a change was detected.", labels=["camera", "test"]
         )
-        up = GaugeMetricFamily("stpm_camera_up", "1 where a camera delivers.", labels=["camera"])
+        up = GaugeMetricFamily(
+            "stpm_camera_up", "1 if the camera delivers frames.", labels=["camera"]
+        )
         for camera in self._station.cameras:
             for verdict, count in camera.counts.items():
                 verdicts.add_metric([camera.name, verdict], count)
@@ -46,7 +48,9 @@ class _StationCollector(Collector):
         yield from (verdicts, latency, evidence, alarms, up)
         sent = CounterMetricFamily("stpm_sink_sent", "Verdicts delivered.", labels=["sink"])
         lost = CounterMetricFamily("stpm_sink_lost", "Verdicts not delivered.", labels=["sink"])
-        waiting = GaugeMetricFamily("stpm_sink_waiting", "Verdicts that wait.", labels=["sink"])
+        waiting = GaugeMetricFamily(
+            "stpm_sink_waiting", "Verdicts waiting for delivery.", labels=["sink"]
+        )
         for delivery in self._station.deliveries:
             sent.add_metric([delivery.address], delivery.sent)
             lost.add_metric([delivery.address], delivery.lost)

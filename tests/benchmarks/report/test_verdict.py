@@ -138,11 +138,11 @@ def test_false_alarms_are_judged_by_the_interval_of_the_calibration(
     found = answers(row("part.stpm", decisions=decisions))["alarms"]
     assert found.answer is answer
     expected = (
-        f"asked for 5.0% (95% interval 1.0% to 12.0%, from 40 good images), observed {alarms}"
+        f"requested 5.0% (95% interval 1.0% to 12.0%, from 40 good images), observed {alarms}"
     )
     assert expected in found.details[0]
     assert found.details[0].endswith("found 18 of 30 defective")
-    assert "Of the defective parts they find 60.0%." in found.text
+    assert "They find 60.0% of the defective parts." in found.text
 
 
 def test_engines_are_verified_with_their_parity() -> None:
@@ -202,7 +202,7 @@ def test_only_the_right_peers_count(peers_content: str) -> None:
     content = json.loads(peers_content)
     found = speed_findings([content])[1]
     assert found.answer is Answer.YES
-    assert "Of 1 with the same maps, 1 take longer, 0 less time" in found.text
+    assert "Of 1 programs with the same maps, 1 take longer, 0 take less time" in found.text
     assert [detail for detail in found.details if "does not count" in detail]
     assert found.details[-1] == "anomalib: left out, is not installed"
     content["peers"][2]["correct"] = True
@@ -231,7 +231,7 @@ def _changed_code(content: dict[str, Any]) -> None:
         (_nothing, Answer.YES, None),
         (_other_hash, Answer.NO, "weave.stpm is not the same file"),
         (_other_machine, Answer.CARE, "measured on 2 machines"),
-        (_changed_code, Answer.CARE, "code changed after its commit: 1 of 2 result files"),
+        (_changed_code, Answer.CARE, "measured with uncommitted code changes: 1 of 2 result files"),
     ],
 )
 def test_results_belong_together_by_hash_machine_and_code(
@@ -254,10 +254,13 @@ def test_results_belong_together_by_hash_machine_and_code(
     [
         ("yy", "Ships: yes to all 2 questions that were measured."),
         ("yco", "Ships, with care: \u201c1?\u201d. Not measured: \u201c2?\u201d."),
-        ("oy", "Whether it ships was not measured. Not measured: \u201c0?\u201d."),
-        ("ony", "Does not ship: no to \u201c1?\u201d. Not measured: \u201c0?\u201d."),
-        ("ncyn", "Does not ship: no to \u201c0?\u201d, \u201c3?\u201d. With care: \u201c1?\u201d."),
-        ("", "Whether it ships was not measured."),
+        ("oy", "Cannot say whether it ships. Not measured: \u201c0?\u201d."),
+        ("ony", "Does not ship, because of \u201c1?\u201d. Not measured: \u201c0?\u201d."),
+        (
+            "ncyn",
+            "Does not ship, because of \u201c0?\u201d, \u201c3?\u201d. With care: \u201c1?\u201d.",
+        ),
+        ("", "Cannot say whether it ships."),
     ],
 )
 def test_the_summary_says_whether_it_ships(letters: str, expected: str) -> None:

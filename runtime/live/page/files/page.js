@@ -1,6 +1,6 @@
 "use strict";
 
-const WORDS = { ok: "ok", warn: "look at it", anomalous: "anomalous", error: "unreadable", dropped: "dropped" };
+const WORDS = { ok: "ok", warn: "inspect", anomalous: "anomalous", error: "unreadable", dropped: "dropped" };
 const ORDER = Object.keys(WORDS);
 const sections = new Map();
 let told = "";
@@ -103,14 +103,14 @@ function enlarge(row, text) {
 function warningsOf(camera) {
   const changed = Object.entries(camera.drift).filter(([, state]) => state.alarm).map(([name]) => name);
   const warnings = camera.state ? [`The camera is ${camera.state}.`] : [];
-  if (changed.length) warnings.push(`Changed since the calibration: ${changed.join(", ")}. Look at light, lens and parts, and calibrate again.`);
+  if (changed.length) warnings.push(`Changed since calibration: ${changed.join(", ")}. Check lighting, lens and parts, and calibrate again.`);
   return warnings.join(" ");
 }
 
 function showCamera(camera) {
   const section = sectionOf(camera);
   const [p50, p99] = camera.latency_ms.total || [0, 0];
-  const shadow = camera.shadow_differs === null ? "" : `; the shadow differs in ${camera.shadow_differs}`;
+  const shadow = camera.shadow_differs === null ? "" : `; the shadow bundle differs in ${camera.shadow_differs} verdicts`;
   section.querySelector(".about").textContent =
     `${camera.bundle}, ${camera.engine}; from frame to record p50 ${p50.toFixed(1)} ms, p99 ${p99.toFixed(1)} ms${shadow}`;
   const warning = section.querySelector(".warning");
@@ -143,5 +143,5 @@ function show(state) {
 const connection = document.getElementById("connection");
 const events = new EventSource("events");
 events.onopen = () => { connection.textContent = "live"; };
-events.onerror = () => { connection.textContent = "no connection to the station; trying again"; };
+events.onerror = () => { connection.textContent = "no connection to the station; reconnecting"; };
 events.onmessage = (event) => show(JSON.parse(event.data));
