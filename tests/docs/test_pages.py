@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 import typer
-from PIL import Image
+from page_blocks import FENCE, ROOT, name_of
 
-from stpm.runtime.bundle.archive import Bundle
-
-ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 APPS = {
     "stpm-train": "stpm.train.cli",
@@ -27,11 +24,6 @@ APPS = {
     "stpm-serve": "stpm.runtime.serve.cli",
     "stpm-fleet": "stpm.fleet.cli",
 }
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def names(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def command_of(module: str) -> Any:
@@ -69,7 +61,7 @@ def unknown_flags(words: list[str], module: str) -> list[str]:
     return [flag for flag in given if flag not in known | {"--help", "--version"}]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_flags_exist(page: Path) -> None:
     for words, module in commands(page.read_text(encoding="utf-8")):
         assert unknown_flags(words, module) == [], f"{module} {words}"
@@ -82,21 +74,9 @@ def test_a_misspelt_flag_is_noticed() -> None:
     assert found == [["--fp61"], ["no command acuracy"]]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=names)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if not re.match(r"https?:", target):
             assert (page.parent / target).exists(), target
-
-
-def test_the_python_of_the_readme_runs(
-    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("bottle.stpm").symlink_to(bundle_path)
-    Image.fromarray(Bundle(bundle_path).golden().images[0]).save("part.png")
-    blocks = dict(FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8")))
-    space: dict[str, object] = {}
-    exec(blocks["python"], space)
-    assert type(space["result"]).__name__ == "Result"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from foreign_checkpoints import as_authors
 from real_data import REAL_DATA, needs_real_data
 from torch import Tensor
 
@@ -19,8 +20,6 @@ from stpm.runtime.images.preprocess import load_image
 from stpm.train.backbones import StateDict, load_teacher, pyramid, state_hash
 from stpm.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from stpm.train.methods.stpm.network import ModelConfig, Stpm
-
-LAYERS = {"conv1": "model.0", "bn1": "model.1"} | {f"layer{i}": f"model.{i + 3}" for i in (1, 2, 3)}
 
 
 def random_state(seed: int, levels: tuple[str, ...] = ModelConfig.levels) -> StateDict:
@@ -283,12 +282,6 @@ def assert_same_maps(adopted: Checkpoint, teacher: StateDict, student: StateDict
     config = replace(adopted.config, input_size=(64, 64))
     expected = model_of(config, teacher, student)
     assert torch.equal(map_of(replace(adopted, config=config).model()), map_of(expected))
-
-
-def as_authors(student: StateDict) -> StateDict:
-    keys = {key: key.partition(".") for key in student}
-    state = {f"{LAYERS[layer]}.{rest}": student[key] for key, (layer, _, rest) in keys.items()}
-    return state | {"model.7.0.conv1.weight": torch.ones(512, 256, 3, 3)}
 
 
 def as_anomalib(teacher: StateDict, student: StateDict) -> StateDict:

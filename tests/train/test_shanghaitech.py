@@ -9,36 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from data_sets import FRAME_SIZE as SIZE
+from data_sets import write_frames, write_shanghaitech
 
 from stpm.runtime.errors import DataError
 from stpm.train.datasets import GOOD, category_names, open_category, read_mask
 from stpm.train.datasets.samples import ANOMALY
 
-SIZE = (10, 16)
-TEST_VIDEOS = {"01_0014": 4, "01_0015": 3, "02_0128": 2}
-
-
-def write_frames(folder: Path, names: list[str]) -> None:
-    folder.mkdir(parents=True)
-    for name in names:
-        Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(folder / f"{name}.jpg")
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three training videos of two scenes, and three test videos whose odd frames are anomalous."""
-    for name, count in (("01_001", 3), ("01_002", 2), ("02_001", 2)):
-        write_frames(tmp_path / "training/frames" / name, [f"{i:03}" for i in range(count)])
-    testing = tmp_path / "testing"
-    for folder in ("test_frame_mask", "test_pixel_mask"):
-        (testing / folder).mkdir(parents=True)
-    for seed, (name, count) in enumerate(TEST_VIDEOS.items()):
-        write_frames(testing / "frames" / name, [f"{i:03}" for i in range(count)])
-        labels = (np.arange(count) % 2).astype(np.int8)
-        masks = np.random.default_rng(seed).integers(0, 2, (count, *SIZE), dtype=np.uint8)
-        np.save(testing / f"test_frame_mask/{name}.npy", labels)
-        np.save(testing / f"test_pixel_mask/{name}.npy", masks)
+    write_shanghaitech(tmp_path)
     return tmp_path
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import write_visa
 from PIL import Image
 
 from stpm.runtime.errors import DataError
@@ -21,37 +22,7 @@ LABELS[15:20, 20:30] = 7
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two objects; of `candle` three images to train on, two good and two defective ones to test.
-
-    The second mask has a palette whose colours say nothing about the labels.
-    """
-    lines = ["object,split,label,image,mask"]
-
-    def add(name: str, split: str, label: str, number: int, mask: np.ndarray | None) -> None:
-        folder = f"{name}/Data/Images/{label.capitalize()}"
-        image = tmp_path / folder / f"{number:03}.JPG"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        random = np.random.default_rng(number)
-        Image.fromarray(random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(image)
-        truth = ""
-        if mask is not None:
-            truth = f"{name}/Data/Masks/Anomaly/{number:03}.png"
-            (tmp_path / truth).parent.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(mask)
-            if number % 2:
-                picture.putpalette([0, 0, 255, 0, 255, 0] * 128)
-            picture.save(tmp_path / truth)
-        lines.append(f"{name},{split},{label},{folder}/{image.name},{truth}")
-
-    for number in (3, 1, 2):
-        add("candle", "train", "normal", number, None)
-    for number in (4, 5):
-        add("candle", "test", "normal", number, None)
-    for number in (0, 1):
-        add("candle", "test", "anomaly", number, LABELS)
-    add("pcb1", "train", "normal", 0, None)
-    (tmp_path / "split_csv").mkdir()
-    (tmp_path / "split_csv/1cls.csv").write_text("\n".join(lines) + "\n")
+    write_visa(tmp_path, LABELS)
     return tmp_path
 
 
