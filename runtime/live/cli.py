@@ -141,7 +141,7 @@ def live(
     kept = Record(record)
     if kept.torn:
         note(f"{record}: the last line was cut short, and nobody told of it; it is removed")
-    cameras = _open_cameras(plan.cameras, threads, drift_level, frozenset(kept.images))
+    cameras = _open_cameras(plan.cameras, threads, drift_level, kept)
     deliveries = [Delivery(address, open_sink(address)) for address in addresses]
     station = Station(
         cameras,
@@ -188,7 +188,7 @@ def summary(station: Station) -> list[str]:
 
 
 def _open_cameras(
-    plans: Sequence[CameraPlan], threads: int, level: float, known: frozenset[str]
+    plans: Sequence[CameraPlan], threads: int, level: float, record: Record
 ) -> list[Camera]:
     opened: dict[tuple[Path, str | None], Detector] = {}
 
@@ -202,7 +202,7 @@ def _open_cameras(
         options = SourceOptions(
             parse_seconds(plan.every) if plan.every else 0.0,
             plan.move,
-            known,
+            record.recorded,
             plan.exposure_us,
             plan.pixel_format,
             plan.trigger,

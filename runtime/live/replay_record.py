@@ -9,7 +9,7 @@ from pathlib import Path
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.live.record import Line, read_record
+from stpm.runtime.live.read_record import Line, read_record
 from stpm.runtime.live.verdict import pixels_hash
 
 SCORED = ("ok", "warn", "anomalous")
