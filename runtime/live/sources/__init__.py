@@ -76,17 +76,17 @@ def open_source(address: str, options: SourceOptions) -> Source:
     """
     kind, _, rest = address.partition(":")
     if kind == "genicam":
-        _check_installed("cv2", "pip install 'stpm[live]'")
+        check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.genicam")
         source: Source = module.GenicamSource(rest.removeprefix("//"), options)
         return source
     if Path(address).is_dir():
-        _check_installed("watchdog", "pip install 'stpm[live]'")
+        check_installed("watchdog", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.folder")
         source = module.FolderSource(Path(address), options)
         return source
     if kind in ("usb", "rtsp", "http", "https") or Path(address).is_file():
-        _check_installed("cv2", "pip install 'stpm[live]'")
+        check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.video")
         source = module.VideoSource(int(rest) if kind == "usb" else address, options)
         return source
@@ -96,6 +96,7 @@ def open_source(address: str, options: SourceOptions) -> Source:
     )
 
 
-def _check_installed(module: str, install: str) -> None:
+def check_installed(module: str, install: str, what: str = "this source") -> None:
+    """Refuse what needs a module that is not here, with the way to install it."""
     if importlib.util.find_spec(module) is None:
-        raise BackendError(f"this source needs {module}, not installed here; run {install}.")
+        raise BackendError(f"{what} needs {module}, not installed here; run {install}.")
