@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,10 +20,13 @@ from stpm.runtime.live.durations import parse_seconds
 from stpm.runtime.live.line import CameraPlan, LinePlan, read_line
 from stpm.runtime.live.record import Record
 from stpm.runtime.live.sinks import open_sink
-from stpm.runtime.live.sources import SourceOptions, open_source
+from stpm.runtime.live.sources import SourceOptions, check_installed, open_source
 from stpm.runtime.live.station import Camera, Station, WhenBehind
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.console import Version, command, note, say
+
+if TYPE_CHECKING:
+    from stpm.runtime.live.keep import KeptFrames
 
 
 def live(
@@ -55,6 +58,17 @@ def live(
     record: Annotated[
         Path, typer.Option(help="Folder for the record of verdicts.", file_okay=False)
     ] = Path("record"),
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the frames of cameras and videos, so that --replay can score them.",
+            show_default="they are not kept",
+            file_okay=False,
+        ),
+    ] = None,
+    keep_max_mb: Annotated[
+        float, typer.Option(min=1, help="Megabytes of kept frames; then the oldest go.")
+    ] = 10_000,
     sink: Annotated[
         list[str] | None,
         typer.Option(
@@ -129,6 +143,8 @@ def live(
         plan = read_line(bundle)
         addresses += plan.settings.get("sinks", [])
         record = bundle.parent / plan.settings.get("record", record)
+        keep = bundle.parent / plan.settings["keep"] if "keep" in plan.settings else keep
+        keep_max_mb = plan.settings.get("keep-max-mb", keep_max_mb)
         page = plan.settings.get("page", page)
         cycle_time = plan.settings.get("cycle-time", cycle_time)
         if "when-behind" in plan.settings:
@@ -163,7 +179,7 @@ def live(
             f"{record}: the last line was incomplete and had not been sent to any sink; it was "
             "removed"
         )
-    cameras = _open_cameras(plan.cameras, threads, drift_level, frozenset(kept.images))
+    cameras = _open_cameras(plan.cameras, threads, drift_level, kept)
     deliveries = [Delivery(address, open_sink(address)) for address in addresses]
     station = Station(
         cameras,
@@ -173,6 +189,7 @@ def live(
         when_behind=when_behind,
         queue=queue,
         cycle_time=limit,
+        keep=None if keep is None else _open_keep(keep, keep_max_mb, record),
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: station.stop())
@@ -207,12 +224,23 @@ def summary(station: Station) -> list[str]:
             )
     if station.cycle_time is not None:
         lines.append(f"later than {1e3 * station.cycle_time:g} ms: {station.late} verdicts")
+    if station.keep is not None and station.keep.failed:
+        lines.append(f"frames that could not be kept: {station.keep.failed}")
     lines += [f"{d.address}: {d.sent} delivered, {d.lost} not" for d in station.deliveries]
     return lines
 
 
+def _open_keep(folder: Path, max_mb: float, record: Path) -> KeptFrames:
+    if max_mb < 1:
+        raise DataError(f"got keep-max-mb = {max_mb:g}, expected 1 or more; correct it.")
+    check_installed("cv2", "pip install 'stpm[live]'", "--keep")
+    from stpm.runtime.live.keep import KeptFrames
+
+    return KeptFrames(folder, max_mb, record)
+
+
 def _open_cameras(
-    plans: Sequence[CameraPlan], threads: int, level: float, known: frozenset[str]
+    plans: Sequence[CameraPlan], threads: int, level: float, record: Record
 ) -> list[Camera]:
     opened: dict[tuple[Path, str | None], Detector] = {}
 
@@ -226,7 +254,7 @@ def _open_cameras(
         options = SourceOptions(
             parse_seconds(plan.every) if plan.every else 0.0,
             plan.move,
-            known,
+            record.recorded,
             plan.exposure_us,
             plan.pixel_format,
             plan.trigger,

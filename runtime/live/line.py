@@ -22,7 +22,15 @@ _TEXTS = (
     "every",
 )
 _NEEDED = ("name", "source", "bundle")
-_OF_LINE = {"record": str, "page": str, "cycle-time": str, "when-behind": str, "sinks": list}
+_OF_LINE: Mapping[str, type | tuple[type, ...]] = {
+    "record": str,
+    "keep": str,
+    "keep-max-mb": (int, float),
+    "page": str,
+    "cycle-time": str,
+    "when-behind": str,
+    "sinks": list,
+}
 
 
 @dataclass(frozen=True)

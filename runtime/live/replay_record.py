@@ -9,8 +9,8 @@ from pathlib import Path
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.live.record import Line, read_record
-from stpm.runtime.live.verdict import pixels_hash
+from stpm.runtime.live.read_record import read_record
+from stpm.runtime.live.verdict import Entry, pixels_hash
 
 SCORED = ("ok", "warn", "anomalous")
 """Verdicts that come of a score."""
@@ -58,10 +58,10 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
             say(found.problem)
         elif line.entry["verdict"] not in SCORED:
             found.unscored += 1
-        elif not Path(line.entry["image"]).is_file():
+        elif not (image := _kept_image(path, line.entry)).is_file():
             found.missing += 1
         else:
-            difference = _difference(detector, line)
+            difference = _difference(detector, image, line.entry)
             found.same += not difference
             found.different += bool(difference)
             if difference:
@@ -69,10 +69,15 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
     return found
 
 
-def _difference(detector: Detector, line: Line) -> str:
-    entry = line.entry
+def _kept_image(record: Path, entry: Entry) -> Path:
+    """Return the file of an image: the frame that was kept, or the file that was scored."""
+    folder = record if record.is_dir() else record.parent
+    return folder / entry["kept"] if "kept" in entry else Path(entry["image"])
+
+
+def _difference(detector: Detector, path: Path, entry: Entry) -> str:
     try:
-        image = load_image(Path(entry["image"]), detector.bundle.manifest.input.bit_depth)
+        image = load_image(path, detector.bundle.manifest.input.bit_depth)
     except DataError as error:
         return str(error)
     if pixels_hash(image) != entry["sha256"]:

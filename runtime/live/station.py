@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from stpm.runtime.live.sources import Source
 from stpm.runtime.live.verdict import Entry, Event, Frame, pixels_hash, utc
 from stpm.runtime.output.console import note
 from stpm.runtime.output.result import Verdict
+
+if TYPE_CHECKING:
+    from stpm.runtime.live.keep import KeptFrames  # needs OpenCV
 
 LAST_DELIVERY = 10.0
 """Seconds that the sinks have at the end."""
@@ -74,6 +78,7 @@ class Station:
         when_behind: WhenBehind = WhenBehind.BLOCK,
         queue: int = 8,
         cycle_time: float | None = None,
+        keep: KeptFrames | None = None,
     ) -> None:
         """Put a station together.
 
@@ -85,11 +90,13 @@ class Station:
             when_behind: what becomes of frames that are too many.
             queue: frames that may wait for each camera's scorer.
             cycle_time: seconds that a verdict may take; later ones are counted.
+            keep: brings scored frames that are no files to the disk before their verdicts.
         """
         self.cameras = cameras
         self.deliveries = list(deliveries)
         self.cycle_time = cycle_time
         self.late = 0
+        self.keep = keep
         self._record = record
         self._listeners = listeners
         self.policy = when_behind
@@ -229,6 +236,7 @@ class _Line:
             "regions": len(result.regions),
             "latency_ms": {stage: round(ms, 3) for stage, ms in latency.items()},
         }
+        self._keep(frame, found)
         if result.rois:
             found["rois"] = {roi.name: roi.verdict for roi in result.rois}
         if camera.shadow is not None:
@@ -236,6 +244,16 @@ class _Line:
         if camera.drift is not None:
             found["drift"] = camera.drift.update(result.score, image)
         return Event(self._entry(frame, found), image, result)
+
+    def _keep(self, frame: Frame, found: Entry) -> None:
+        """Keep a frame, and enter where, and the time that it took."""
+        if self._station.keep is None:
+            return
+        started = time.perf_counter()
+        kept = self._station.keep.put(self._camera.name, frame)
+        if kept:
+            found["kept"] = kept
+            found["latency_ms"]["keep"] = round(1e3 * (time.perf_counter() - started), 3)
 
     def _ask_shadow(self, shadow: Detector, image: NDArray[np.uint8], verdict: Verdict) -> Entry:
         """Ask the second bundle, which decides nothing: it may fail."""

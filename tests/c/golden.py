@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from noise import FORMATS, image, pixels, row_bytes
 from PIL import Image
+from record_values import write_record_values
 
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
@@ -378,6 +379,7 @@ def main() -> None:
     write_regions(out)
     write_map_scores(out)
     write_drift(out)
+    write_record_values(out)
     for name, write in [("fake", write_fakes), ("malformed", write_malformed)]:
         (out / name).mkdir()
         write(out / name, tests)

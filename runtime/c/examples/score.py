@@ -26,6 +26,9 @@ class Result(ctypes.Structure):
         ("threshold", ctypes.c_double),
         ("score", ctypes.c_float),
         ("is_anomalous", ctypes.c_int32),
+        ("rois", ctypes.c_void_p),
+        ("roi_capacity", ctypes.c_size_t),
+        ("roi_count", ctypes.c_size_t),
     ]
 
 

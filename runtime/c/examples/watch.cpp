@@ -1,7 +1,9 @@
-// Scores the PGM and PPM pictures of a folder, and those that arrive: watch BUNDLE FOLDER [COUNT]
+// Scores the PGM and PPM pictures of a folder, and those that arrive, and keeps a record of them:
+// watch BUNDLE FOLDER RECORD [COUNT]
 // Ends after COUNT pictures, if given. Write pictures under another name and rename them, so that
-// none is read half.
+// none is read half. RECORD is one of stpm-live: stpm-run BUNDLE --replay RECORD.
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -13,13 +15,15 @@
 
 #include <stpm.hpp>
 
+#include "camera.hpp"
+
 namespace {
 
 namespace fs = std::filesystem;
 
 struct Picture {
     std::vector<std::uint8_t> pixels;
-    stpm_image image;
+    stpm_image image = {};
 };
 
 Picture read(const fs::path &path) {
@@ -42,16 +46,18 @@ Picture read(const fs::path &path) {
     return picture;
 }
 
-void score(const stpm::Detector &detector, const fs::path &path) {
-    const Picture picture = read(path);
-    const stpm::Result result = detector(picture.image);
-    std::printf("%-9s  %.6g  %.6g  %s\n", result.is_anomalous ? "ANOMALOUS" : "ok",
-                static_cast<double>(result.score), result.threshold, path.string().c_str());
-    for (const stpm_region &region : result.regions) {
-        std::printf("           top %d left %d bottom %d right %d\n", region.top, region.left,
-                    region.bottom, region.right);
+void score(const stpm::Detector &detector, Camera &camera, const fs::path &path) {
+    const auto taken = Record::Clock::now();
+    const std::string name = fs::absolute(path).string();
+    Picture picture;
+    stpm::Result result;
+    try {
+        picture = read(path);
+        result = detector(picture.image);
+    } catch (const std::exception &error) {
+        return camera.tell_error(name, taken, error.what());
     }
-    std::fflush(stdout);
+    camera.tell(name, taken, picture.image, result);
 }
 
 bool is_picture(const fs::path &path) {
@@ -61,9 +67,11 @@ bool is_picture(const fs::path &path) {
 }  // namespace
 
 int main(int argc, char **argv) try {
-    if (argc < 3) return std::fprintf(stderr, "usage: watch BUNDLE FOLDER [COUNT]\n"), 2;
-    const std::size_t count = argc > 3 ? std::stoul(argv[3]) : SIZE_MAX;
+    if (argc < 4) return std::fprintf(stderr, "usage: watch BUNDLE FOLDER RECORD [COUNT]\n"), 2;
+    const std::size_t count = argc > 4 ? std::stoul(argv[4]) : SIZE_MAX;
     const stpm::Detector detector(argv[1]);
+    Record record(argv[3]);
+    Camera camera(detector, record, "folder", bundle_hash(argv[1]));
     std::set<fs::path> seen;
     while (seen.size() < count) {
         std::set<fs::path> found;
@@ -73,11 +81,7 @@ int main(int argc, char **argv) try {
             }
         }
         for (const fs::path &path : found) {
-            try {
-                score(detector, path);
-            } catch (const std::exception &error) {
-                std::fprintf(stderr, "%s: %s\n", path.string().c_str(), error.what());
-            }
+            score(detector, camera, path);
             seen.insert(path);
         }
         if (found.empty()) std::this_thread::sleep_for(std::chrono::milliseconds(100));

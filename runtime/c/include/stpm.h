@@ -12,8 +12,8 @@
  *         printf("%s %g\n", result.is_anomalous ? "ANOMALOUS" : "ok", result.score);
  *     stpm_close(detector);
  *
- * Threads: any number may call stpm_run, stpm_submit, stpm_wait, stpm_get_info and stpm_last_error
- * on one detector at once. Call stpm_close only when no other call is running.
+ * Threads: any number may call stpm_run, stpm_submit, stpm_wait, stpm_get_info, stpm_hash_image and
+ * stpm_last_error on one detector at once. Call stpm_close only when no other call is running.
  * Memory: the caller owns every buffer that it passes, and the library keeps no pointer to it
  * after a call has returned. Strings that the library returns are valid until stpm_close.
  * Nothing is printed, no exception leaves the library, and it never ends the process.
@@ -211,6 +211,19 @@ STPM_API stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *imag
 
 /* Free a test. NULL is ignored. */
 STPM_API stpm_status stpm_drift_close(stpm_drift *drift);
+
+#define STPM_SHA256_SIZE 65 /* 64 hex digits and a 0 */
+
+/* Hash an image as a record of stpm-live does: SHA-256 of "HEIGHTxWIDTH:" and of its RGB bytes;
+ * 16-bit samples are first converted to 8 bits.
+ *
+ * sha256    out: STPM_SHA256_SIZE characters
+ */
+STPM_API stpm_status stpm_hash_image(stpm_detector *detector, const stpm_image *image,
+                                     char *sha256);
+
+/* Hash bytes, such as a line of such a record, or the manifest.json of a bundle. */
+STPM_API stpm_status stpm_hash_bytes(const void *bytes, size_t size, char *sha256);
 
 /* Return one sentence on the calling thread's last failed call on this detector: what was wrong
  * and how to fix it. Valid until that thread's next failed call. */

@@ -138,7 +138,16 @@ class Detector {
         return result;
     }
 
+    // See stpm_hash_image.
+    std::string hash(const stpm_image &image) const {
+        char digits[STPM_SHA256_SIZE] = {};
+        check(stpm_hash_image(detector_.get(), &image, digits));
+        return digits;
+    }
+
   private:
+    friend class Drift;
+
     struct Close {
         void operator()(stpm_detector *detector) const { stpm_close(detector); }
     };
@@ -178,5 +187,38 @@ class Detector {
     std::unique_ptr<stpm_detector, Close> detector_;
     stpm_info info_ = {};
 };
+
+// Tests whether scores, light or focus of one camera have changed; see stpm_drift_open. It is used by
+// one thread at a time, and lives no longer than its detector.
+class Drift {
+  public:
+    explicit Drift(const Detector &detector, double level = 1e-3) : detector_(detector) {
+        stpm_drift *opened = nullptr;
+        detector_.check(stpm_drift_open(detector_.detector_.get(), level, &opened));
+        drift_.reset(opened);
+    }
+
+    stpm_drift_state update(const stpm_image &image, float score) {
+        stpm_drift_state state = {};
+        detector_.check(stpm_drift_update(drift_.get(), &image, score, &state));
+        return state;
+    }
+
+  private:
+    struct Close {
+        void operator()(stpm_drift *drift) const { stpm_drift_close(drift); }
+    };
+
+    const Detector &detector_;
+    std::unique_ptr<stpm_drift, Close> drift_;
+};
+
+// See stpm_hash_bytes.
+inline std::string hash(const std::string &bytes) {
+    char digits[STPM_SHA256_SIZE] = {};
+    const stpm_status status = stpm_hash_bytes(bytes.data(), bytes.size(), digits);
+    if (status != STPM_OK) throw Error(status, stpm_status_string(status));
+    return digits;
+}
 
 }  // namespace stpm

@@ -16,7 +16,9 @@
 #include "detector.hpp"
 #include "drift.hpp"
 #include "error.hpp"
+#include "image/pixels_hash.hpp"
 #include "queue.hpp"
+#include "sha256.hpp"
 
 namespace {
 
@@ -260,6 +262,34 @@ stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *image, float 
 stpm_status stpm_drift_close(stpm_drift *drift) {
     delete drift;
     return STPM_OK;
+}
+
+stpm_status stpm_hash_image(stpm_detector *detector, const stpm_image *image, char *sha256) {
+    if (detector == nullptr) return STPM_ERROR_ARGUMENT;
+    return detector->guard([&] {
+        require(image, "image");
+        require(sha256, "sha256");
+        const auto &opened = detector->opened();
+        opened.check(*image);
+        const std::string digits =
+            stpm::core::pixels_hash(*image, opened.contract().bit_depth);
+        std::memcpy(sha256, digits.c_str(), digits.size() + 1);
+    });
+}
+
+stpm_status stpm_hash_bytes(const void *bytes, size_t size, char *sha256) {
+    if ((bytes == nullptr && size > 0) || sha256 == nullptr) return STPM_ERROR_ARGUMENT;
+    try {
+        stpm::core::Sha256 hash;
+        hash.add(bytes, size);
+        const std::string digits = hash.digits();
+        std::memcpy(sha256, digits.c_str(), digits.size() + 1);
+        return STPM_OK;
+    } catch (const std::bad_alloc &) {
+        return STPM_ERROR_MEMORY;
+    } catch (...) {
+        return STPM_ERROR_INTERNAL;
+    }
 }
 
 const char *stpm_last_error(stpm_detector *detector) {

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.live.room import Room, time_stem
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.overlay import overlay
 from stpm.runtime.partial import partial_path
 
 MAX_MB = 1000
 """By default."""
-BYTES_PER_MB = 10**6
 
 
 class PicturesSink:
@@ -24,10 +23,10 @@ class PicturesSink:
     wants_images = True
 
     def __init__(self, folder: Path, every: int, max_mb: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._every = every
-        self._limit = int(max_mb * BYTES_PER_MB)
+        self._room = Room(folder, max_mb)
+        self._partial = partial_path(folder / "picture")
         self._good = 0
 
     def send(self, event: Event) -> None:
@@ -35,14 +34,12 @@ class PicturesSink:
         if event.image is None or event.result is None or not self._is_kept(event):
             return
         entry = event.entry
-        time = re.sub(r"[^0-9TZ]", "", entry["time"].replace("+00:00", "Z"))
-        stem = f"{time}-{entry['camera']}-{entry['verdict']}"
+        stem = f"{time_stem(entry['time'], entry['camera'])}-{entry['verdict']}"
         for name, pixels in (("", event.image), ("-overlay", overlay(event.image, event.result))):
             path = self._folder / f"{stem}{name}.png"
-            partial = partial_path(path)
-            Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
-            partial.replace(path)
-        self._make_room()
+            Image.fromarray(pixels).save(self._partial, format="PNG", compress_level=1)
+            self._room.take(path.name, self._partial.stat().st_size)
+            self._partial.replace(path)
 
     def close(self) -> None:
         """Do nothing."""
@@ -52,16 +49,6 @@ class PicturesSink:
             return True
         self._good += 1
         return self._every > 0 and self._good % self._every == 0
-
-    def _make_room(self) -> None:
-        # By name, which begins with the time.
-        files = [(path, path.stat().st_size) for path in sorted(self._folder.glob("*.png"))]
-        surplus = sum(size for _, size in files) - self._limit
-        for path, size in files:
-            if surplus <= 0:
-                return
-            path.unlink()
-            surplus -= size
 
 
 def open_sink(address: str) -> PicturesSink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -36,6 +36,10 @@ class Source(Protocol):
         ...
 
 
+def _nothing(_: Mapping[str, float]) -> set[str]:
+    return set()
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """How a source is read.
@@ -43,7 +47,8 @@ class SourceOptions:
     Attributes:
         every: seconds between two frames of a camera or video; 0 takes all.
         move_to: folder for the scored files of a watched folder; None leaves them.
-        known: files that were recorded before, which a watched folder leaves out.
+        recorded: says which images have their verdict already, which a watched folder leaves out;
+            see `stpm.runtime.live.record.Record.recorded`.
         exposure_us: microseconds of a GenICam camera; None leaves the camera's.
         pixel_format: of a GenICam camera, such as BayerRG8; "" leaves the camera's.
         trigger: of a GenICam camera: "", "software" (by `every`) or "hardware".
@@ -51,7 +56,7 @@ class SourceOptions:
 
     every: float = 0
     move_to: Path | None = None
-    known: frozenset[str] = frozenset()
+    recorded: Callable[[Mapping[str, float]], set[str]] = _nothing
     exposure_us: float | None = None
     pixel_format: str = ""
     trigger: str = ""
@@ -71,17 +76,17 @@ def open_source(address: str, options: SourceOptions) -> Source:
     """
     kind, _, rest = address.partition(":")
     if kind == "genicam":
-        _check_installed("cv2", "pip install 'stpm[live]'")
+        check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.genicam")
         source: Source = module.GenicamSource(rest.removeprefix("//"), options)
         return source
     if Path(address).is_dir():
-        _check_installed("watchdog", "pip install 'stpm[live]'")
+        check_installed("watchdog", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.folder")
         source = module.FolderSource(Path(address), options)
         return source
     if kind in ("usb", "rtsp", "http", "https") or Path(address).is_file():
-        _check_installed("cv2", "pip install 'stpm[live]'")
+        check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.video")
         source = module.VideoSource(int(rest) if kind == "usb" else address, options)
         return source
@@ -91,6 +96,7 @@ def open_source(address: str, options: SourceOptions) -> Source:
     )
 
 
-def _check_installed(module: str, install: str) -> None:
+def check_installed(module: str, install: str, what: str = "this source") -> None:
+    """Refuse what needs a module that is not here, with the way to install it."""
     if importlib.util.find_spec(module) is None:
-        raise BackendError(f"this source needs {module}, which is not installed; run {install}.")
+        raise BackendError(f"{what} needs {module}, which is not installed; run {install}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class FolderSource:
         self.state = ""
         self._folder = folder.absolute()
         self._move_to = options.move_to.absolute() if options.move_to is not None else None
-        self._known = options.known
+        self._known = options.recorded(self._came())
         self._changed: SimpleQueue[tuple[Path, bool]] = SimpleQueue()
         self._taken: dict[Path, tuple[int, int]] = {}
         self._foreign: set[Path] = set()
@@ -66,6 +67,12 @@ class FolderSource:
         if destination is not None:
             destination.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(frame.path, destination)
+
+    def _came(self) -> dict[str, float]:
+        """Return when the files that are there came, by what the record would call them."""
+        folder = self._move_to or self._folder
+        with os.scandir(self._folder) as files:
+            return {str(folder / file.name): file.stat().st_ctime for file in files}
 
     def _free_name(self, folder: Path, path: Path) -> Path:
         """Name a place for a file: cameras begin to count again."""
@@ -104,6 +111,8 @@ class FolderSource:
         try:
             status = path.stat()
         except FileNotFoundError:
+            self._taken.pop(path, None)
+            self._foreign.discard(path)
             return False
         if not path.is_file():
             return False
@@ -115,14 +124,21 @@ class FolderSource:
         stamp = (status.st_mtime_ns, status.st_size)
         if self._taken.get(path) == stamp:
             return False
-        first = path not in self._taken
         self._taken[path] = stamp
-        if first and self._move_to is not None and str(self._move_to / path.name) in self._known:
-            moved = self._move_to / path.name
-            if not moved.exists():  # recorded, and then the station was killed
-                shutil.move(path, moved)
-                return False
-        return not (first and self._move_to is None and str(path) in self._known)
+        return not self._has_verdict(path)
+
+    def _has_verdict(self, path: Path) -> bool:
+        """Whether a file was recorded before the station began; it is moved then, if it should."""
+        recorded_as = (self._move_to or self._folder) / path.name
+        if str(recorded_as) not in self._known:
+            return False
+        self._known.remove(str(recorded_as))
+        if self._move_to is None:
+            return True
+        if recorded_as.exists():
+            return False
+        shutil.move(path, recorded_as)  # recorded, and then the station was killed
+        return True
 
 
 class _Listener(FileSystemEventHandler):
@@ -145,7 +161,11 @@ class _Listener(FileSystemEventHandler):
         self._put(event.src_path, is_closed=True)
 
     def on_moved(self, event: FileSystemEvent) -> None:
+        self._put(event.src_path, is_closed=True)
         self._put(event.dest_path, is_closed=True)
+
+    def on_deleted(self, event: FileSystemEvent) -> None:
+        self._put(event.src_path, is_closed=True)
 
 
 def _is_readable(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -113,22 +113,37 @@ def test_scored_files_move_and_keep_their_names_apart(
     assert (done / "part-2.png").read_bytes() == good[1].read_bytes()
 
 
+def recorder(*images: Path) -> Callable[[Mapping[str, float]], set[str]]:
+    return lambda came: {str(path) for path in images} & came.keys()
+
+
 def test_what_was_recorded_is_left_out(
     inbox: Path, tmp_path: Path, good: list[Path], watches: list[Watch]
 ) -> None:
     for source in good[:2]:
         shutil.copy(source, inbox)
-    watch = Watch(inbox, SourceOptions(known=frozenset({str(inbox / good[0].name)})))
+    watch = Watch(inbox, SourceOptions(recorded=recorder(inbox / good[0].name)))
     watches.append(watch)
     wait_until(lambda: watch.names == [good[1].name])
     # Recorded, and killed before it was moved: it is moved now, and not scored again.
     done = tmp_path / "done"
     done.mkdir()
-    known = frozenset({str(done / good[0].name)})
-    other = Watch(inbox, SourceOptions(move_to=done, known=known))
+    other = Watch(inbox, SourceOptions(move_to=done, recorded=recorder(done / good[0].name)))
     watches.append(other)
     wait_until(lambda: other.names == [good[1].name])
     assert sorted(path.name for path in done.iterdir()) == [good[0].name, good[1].name]
+
+
+def test_a_name_that_is_used_again_is_another_image(
+    inbox: Path, good: list[Path], watches: list[Watch]
+) -> None:
+    watch = Watch(inbox, SourceOptions())
+    watches.append(watch)
+    for number in (1, 2):  # the same file, as a camera whose clock stands still writes it
+        shutil.copy2(good[0], inbox / "part.png")
+        wait_until(lambda number=number: len(watch.frames) == number)
+        (inbox / "part.png").unlink()
+        time.sleep(0.2)
 
 
 def test_what_is_no_image_is_said(

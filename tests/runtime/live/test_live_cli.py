@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from stpm.runtime.cli import main as run_main
 from stpm.runtime.live.cli import main
-from stpm.runtime.live.record import read_record
+from stpm.runtime.live.read_record import read_record
 
 KILLS = 8
 

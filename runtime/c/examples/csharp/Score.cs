@@ -23,6 +23,8 @@ struct StpmResult
     public double Threshold;
     public float Score;
     public int IsAnomalous;
+    public IntPtr Rois;
+    public nuint RoiCapacity, RoiCount;
 }
 
 static class Stpm

@@ -1,12 +1,10 @@
 #include "bundle/bundle.hpp"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
-#include <array>
 #include <fstream>
 
 #include "error.hpp"
+#include "sha256.hpp"
 
 namespace stpm::core {
 namespace {
@@ -33,19 +31,9 @@ Bytes read_bounded(const std::filesystem::path &path, const std::string &shown,
 }
 
 std::string sha256(const Bytes &content) {
-    std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-    unsigned int length = 0;
-    if (EVP_Digest(content.data(), content.size(), digest.data(), &length, EVP_sha256(),
-                   nullptr) != 1) {
-        throw Error(STPM_ERROR_INTERNAL, "OpenSSL cannot compute a SHA-256; check its policy.");
-    }
-    constexpr char digits[] = "0123456789abcdef";
-    std::string text;
-    for (unsigned int i = 0; i < length; ++i) {
-        text += digits[digest[i] >> 4];
-        text += digits[digest[i] & 15];
-    }
-    return text;
+    Sha256 hash;
+    hash.add(content.data(), content.size());
+    return hash.digits();
 }
 
 }  // namespace
