@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpm.benchmarks.measure.live.command import live
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.ablation_command import ablation
 from stpm.runtime.errors import StpmError
@@ -35,6 +36,7 @@ def bench(_version: Version = False) -> None:
 
 
 main.command()(ablation)
+main.command()(live)
 
 
 @main.command()

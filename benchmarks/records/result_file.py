@@ -13,6 +13,7 @@ from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
+from stpm.benchmarks.records.live import LiveRecord
 from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
@@ -38,6 +39,7 @@ Record = (
     | TrainingSpeedRecord
     | ServingRecord
     | FleetRecord
+    | LiveRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -51,6 +53,7 @@ KINDS: dict[str, Any] = {
     "training_speed": TrainingSpeedRecord,
     "serving": ServingRecord,
     "fleet": FleetRecord,
+    "live": LiveRecord,
 }
 """Every kind of result file, in the order of the report."""
 

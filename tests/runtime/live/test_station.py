@@ -54,7 +54,7 @@ def test_every_frame_has_a_verdict_in_the_record(
     assert [e["image"] for e in entries] == [f"list#{i}" for i in range(len(images))]
     for entry, image, result in zip(entries, images, detector.batch(images), strict=True):
         assert entry["verdict"] == result.verdict
-        assert entry["score"] == pytest.approx(result.score)
+        assert entry["score"] == pytest.approx(result.score, rel=1e-5)
         assert entry["sha256"] == pixels_hash(image)
         assert entry["bundle"] == detector.bundle.manifest_sha256
         assert entry["latency_ms"].keys() == {"wait", "decode", "score"}
@@ -127,6 +127,8 @@ def test_a_full_queue_loses_the_oldest_and_counts_them(
     wait_until(lambda: not slow.waiting)
     slow.close(5)
     assert slow.lost >= 6
+    assert (slow.sent, slow.sent + slow.lost) == (len(sink.events), 10)
+    assert [event.entry["number"] for event in sink.events[:1]] == [0]  # it was on its way
     assert sink.events[-1].entry == {"number": 9}
     assert "slow: is too slow or down" in capsys.readouterr().err
 
