@@ -78,6 +78,11 @@ def environment() -> Environment:
     return found
 
 
+def usable_cores() -> int | None:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def _packages() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
@@ -93,10 +98,9 @@ def _processor() -> Processor:
     pairs = [line.split(":", 1) for line in info.splitlines() if ":" in line]
     values = {key.strip(): value.strip() for key, value in pairs}
     flags = [f for f in values.get("flags", "").split() if f.startswith(VECTOR_FLAGS)]
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": values.get("model name") or platform.processor(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "flags": sorted(flags),
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
     }

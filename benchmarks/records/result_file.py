@@ -14,6 +14,7 @@ from stpm.benchmarks.records.device import DeviceRecord
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
 from stpm.benchmarks.records.live import LiveRecord
+from stpm.benchmarks.records.plan import PlanRecord
 from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
@@ -40,6 +41,7 @@ Record = (
     | ServingRecord
     | FleetRecord
     | LiveRecord
+    | PlanRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -54,6 +56,7 @@ KINDS: dict[str, Any] = {
     "serving": ServingRecord,
     "fleet": FleetRecord,
     "live": LiveRecord,
+    "plan": PlanRecord,
 }
 """Every kind of result file, in the order of the report."""
 

@@ -14,8 +14,8 @@ def live_tables(content: LiveRecord) -> list[Table]:
 def _cameras(content: LiveRecord) -> Table:
     height, width = content["image_size"]
     table = Table(
-        f"{len(content['cameras'])} cameras of {height}x{width}, {content['rate']:g} frames a "
-        f"second each, for {content['seconds'] / 60:g} min",
+        f"cameras: {len(content['cameras'])} of {height}x{width}, frames a second of each: "
+        f"{content['rate']:g}, minutes: {content['seconds'] / 60:g}",
         ("", "frames", "verdicts", "lost", "dropped", "errors", "away s"),
     )
     for camera in content["cameras"]:

@@ -127,25 +127,21 @@ def told_ms(
             due = camera.due_ns[place]
             if held_up is None or at < held_up[0] or due > held_up[1] + HELD_UP:
                 times.append((at - due) / 1e6)
-    return _percentiles(times)
+    return shown_percentiles(times)
 
 
-def stages_ms(cameras: Sequence[Frames]) -> dict[str, Percentiles]:
-    """Return the percentiles of each stage over all verdicts."""
+def stages_ms(entries: Sequence[Entry]) -> dict[str, Percentiles]:
+    """Return the percentiles of each stage over verdicts of a record."""
     found = {}
     for stage in STAGES:
-        times = [
-            entry["latency_ms"][stage]
-            for camera in cameras
-            for entry in camera.entries
-            if stage in entry["latency_ms"]
-        ]
-        if (shown := _percentiles(times)) is not None:
+        times = [e["latency_ms"][stage] for e in entries if stage in e["latency_ms"]]
+        if (shown := shown_percentiles(times)) is not None:
             found[stage] = shown
     return found
 
 
-def _percentiles(times: Sequence[float]) -> Percentiles | None:
+def shown_percentiles(times: Sequence[float]) -> Percentiles | None:
+    """Return what times in ms are judged by, rounded; None without any."""
     if not times:
         return None
     found = percentiles(np.array(times))

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from stpm.benchmarks.measure.latency import camera_frames
 from stpm.benchmarks.measure.live.figures import (
     Frames,
     count_messages,
@@ -22,7 +22,7 @@ from stpm.benchmarks.measure.live.figures import (
     stages_ms,
     told_ms,
 )
-from stpm.benchmarks.measure.live.process import StationProcess, busy_seconds
+from stpm.benchmarks.measure.live.process import StationProcess
 from stpm.benchmarks.measure.live.surroundings import (
     TOPIC,
     Broker,
@@ -30,6 +30,7 @@ from stpm.benchmarks.measure.live.surroundings import (
     Listener,
     SmallDisk,
 )
+from stpm.benchmarks.measure.processors import busy_seconds
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.live import Failure, LiveRecord, Sample
 from stpm.benchmarks.records.result_file import checked
@@ -88,11 +89,9 @@ def write_frames(load: Load, folder: Path) -> None:
     """Bring the first images to the cameras' size, as JPEG."""
     folder.mkdir()
     spread = load.images[:: max(1, len(load.images) // DISTINCT)][:DISTINCT]
-    sources = [load_image(path) for path in spread] or list(Bundle(load.bundle).golden().images)
-    height, width = load.image_size
-    for number, source in enumerate(sources[:DISTINCT]):
-        frame = Image.fromarray(np.asarray(source)).resize((width, height))
-        frame.save(folder / f"{number:02}.jpg", quality=JPEG_QUALITY)
+    frames = camera_frames(Bundle(load.bundle), spread, load.image_size)
+    for number, frame in enumerate(frames[:DISTINCT]):
+        Image.fromarray(frame).save(folder / f"{number:02}.jpg", quality=JPEG_QUALITY)
 
 
 def learn_hashes(images: Path, folder: Path) -> dict[str, int]:
@@ -295,7 +294,7 @@ def _record(
         "failures": course.failures,
         "messages": messages,
         "chain": " ".join(f"{line.place} {line.problem}" for line in lines if line.problem),
-        "stages_ms": stages_ms(cameras),
+        "stages_ms": stages_ms([entry for camera in cameras for entry in camera.entries]),
         "told_ms": told_ms(cameras, by_hash, first, course.stopped_ns),
         "memory_growth": memory_growth(course.samples, warm_up),
         "cores": cores,

@@ -86,9 +86,10 @@ def test_frames_that_the_broker_held_up_are_left_out_of_the_latency() -> None:
     assert told_ms([camera], HASHES, {}, None) is None
 
 
-def test_stages_are_of_all_cameras() -> None:
-    cameras = [frames(entry(1, "zero", score=score)) for score in (1.0, 2.0, 9.0)]
-    assert stages_ms(cameras) == {"score": {"p50": 2, "p90": 7.6, "p99": 8.86, "max": 9}}
+def test_stages_are_of_all_verdicts_that_have_them() -> None:
+    entries = [entry(1, "zero", score=score) for score in (1.0, 2.0, 9.0)]
+    entries.append({"verdict": "error", "latency_ms": {}})
+    assert stages_ms(entries) == {"score": {"p50": 2, "p90": 7.6, "p99": 8.86, "max": 9}}
 
 
 def test_memory_grows_from_the_first_to_the_last_fifth() -> None:
