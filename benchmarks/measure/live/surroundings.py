@@ -73,9 +73,12 @@ class Camera:
         self._process.wait(SHORT)
 
     def end(self) -> None:
-        """Send no frame after the present one."""
+        """Send no frame after the present one, which a station that is behind may take late."""
         self._process.terminate()
-        self._process.wait(SHORT)
+        try:
+            self._process.wait(SHORT)
+        except subprocess.TimeoutExpired:
+            self.unplug()
 
     def sent(self) -> list[tuple[int, int]]:
         """Return (due in ns, image) of each frame that it sent."""

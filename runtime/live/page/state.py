@@ -120,7 +120,7 @@ def _picture(event: Event) -> bytes | None:
     if event.image is None:
         return None
     image = Image.fromarray(event.image)
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
     if event.result is not None:
         # Painted small: at the camera's size it would take longer than the score.
         image = Image.fromarray(overlay(np.asarray(image), _small(event.result, image)))
