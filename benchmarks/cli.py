@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpm.benchmarks.measure.live.command import live
+from stpm.benchmarks.measure.plan.command import plan
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.ablation_command import ablation
 from stpm.runtime.errors import StpmError
@@ -35,6 +37,8 @@ def bench(_version: Version = False) -> None:
 
 
 main.command()(ablation)
+main.command()(live)
+main.command()(plan)
 
 
 @main.command()
@@ -133,7 +137,7 @@ def latency(
     from stpm.train.datasets import list_images
 
     check_out(out)
-    plan = LatencyPlan(
+    cases = LatencyPlan(
         bundles,
         engine,
         [s.value for s in scenario] if scenario else SCENARIOS,
@@ -143,7 +147,7 @@ def latency(
         threads or (0,),
     )
     files = list_images(images) if images else []
-    content = latency_result(plan, files, images=count, rounds=rounds)
+    content = latency_result(cases, files, images=count, rounds=rounds)
     _show(latency_tables(content), content, out)
 
 

@@ -154,14 +154,8 @@ class Workload:
     def __init__(self, case: Case, detector: Detector, files: Sequence[Path]) -> None:
         self.case = case
         count = case.images_per_query
-        depth = detector.bundle.manifest.input.bit_depth
-        sources = [load_image(path, depth) for path in files[: min(count, DISTINCT_IMAGES)]]
-        sources = sources or list(detector.bundle.golden().images)
-        height, width = case.image_size
-        frames = [
-            np.asarray(Image.fromarray(s).resize((width, height), Image.Resampling.BICUBIC))
-            for s in sources
-        ]
+        most = min(count, DISTINCT_IMAGES)
+        frames = camera_frames(detector.bundle, files[:most], case.image_size)
         encoded = [_png(frame) for frame in frames] if case.streams == 1 else []
         self._frames: list[Image8] = list(islice(cycle(frames), count))
         self._encoded = list(islice(cycle(encoded), count))
@@ -202,6 +196,19 @@ class Workload:
             _ = result.is_anomalous, result.regions
         marks.append(time.perf_counter_ns())
         return dict(zip(STAGES[1:], (np.diff(marks) / 1e6).tolist(), strict=True))
+
+
+def camera_frames(
+    bundle: Bundle, files: Sequence[Path], image_size: tuple[int, int]
+) -> list[Image8]:
+    """Bring images to a camera's size (height, width): files, or without any the golden images."""
+    depth = bundle.manifest.input.bit_depth
+    sources = [load_image(path, depth) for path in files] or list(bundle.golden().images)
+    height, width = image_size
+    return [
+        np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.BICUBIC))
+        for source in sources
+    ]
 
 
 def _png(frame: Image8) -> bytes:

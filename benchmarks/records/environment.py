@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 PACKAGES = (
     "stpm",
@@ -46,10 +46,15 @@ class Commit(TypedDict):
 
 
 class Environment(TypedDict):
-    """Hardware, system, versions and commit; what cannot be detected is None or left out."""
+    """Hardware, system, versions and commit; what cannot be detected is None or left out.
+
+    Attributes:
+        load_average: processes that want a processor, over the last 1, 5 and 15 minutes.
+    """
 
     processor: Processor
     memory_gib: float | None
+    load_average: NotRequired[list[float]]
     gpus: list[dict[str, str]]
     system: str
     python: str
@@ -59,7 +64,7 @@ class Environment(TypedDict):
 
 def environment() -> Environment:
     """Return what a reader needs to judge a figure."""
-    return {
+    found: Environment = {
         "processor": _processor(),
         "memory_gib": _memory_gib(),
         "gpus": _gpus(),
@@ -68,6 +73,14 @@ def environment() -> Environment:
         "packages": _packages(),
         "commit": _commit(Path(__file__).resolve()),
     }
+    if hasattr(os, "getloadavg"):
+        found["load_average"] = [round(load, 2) for load in os.getloadavg()]
+    return found
+
+
+def usable_cores() -> int | None:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _packages() -> dict[str, str]:
@@ -85,10 +98,9 @@ def _processor() -> Processor:
     pairs = [line.split(":", 1) for line in info.splitlines() if ":" in line]
     values = {key.strip(): value.strip() for key, value in pairs}
     flags = [f for f in values.get("flags", "").split() if f.startswith(VECTOR_FLAGS)]
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": values.get("model name") or platform.processor(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "flags": sorted(flags),
         "governor": _read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
     }

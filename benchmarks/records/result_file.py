@@ -13,6 +13,8 @@ from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
+from stpm.benchmarks.records.live import LiveRecord
+from stpm.benchmarks.records.plan import PlanRecord
 from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
@@ -38,6 +40,8 @@ Record = (
     | TrainingSpeedRecord
     | ServingRecord
     | FleetRecord
+    | LiveRecord
+    | PlanRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -51,6 +55,8 @@ KINDS: dict[str, Any] = {
     "training_speed": TrainingSpeedRecord,
     "serving": ServingRecord,
     "fleet": FleetRecord,
+    "live": LiveRecord,
+    "plan": PlanRecord,
 }
 """Every kind of result file, in the order of the report."""
 

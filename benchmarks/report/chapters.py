@@ -14,6 +14,8 @@ from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
 from stpm.benchmarks.report.tables_fleet import fleet_tables
+from stpm.benchmarks.report.tables_live import live_tables
+from stpm.benchmarks.report.tables_plan import plan_tables
 from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
@@ -34,6 +36,8 @@ TITLES = {
     "training_speed": "Training",
     "serving": "Serving",
     "fleet": "Fleet",
+    "live": "A station under load",
+    "plan": "Cycle time",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -89,6 +93,10 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", serving_tables(content))]
         case "fleet":
             return [Block("", fleet_tables(content))]
+        case "live":
+            return [Block("", live_tables(content))]
+        case "plan":
+            return [Block("", plan_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

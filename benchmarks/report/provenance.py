@@ -18,12 +18,14 @@ def provenance_tables(results: Named) -> list[Table]:
     Args:
         results: (name, content) a file.
     """
-    files = Table("result files", ("", "kind", "measured (UTC)", "code"))
+    files = Table("result files", ("", "kind", "measured (UTC)", "code", "load"))
     models = Table("models, by SHA-256 of the checkpoint or the bundle's graph", ("", "SHA-256"))
     hashes: dict[tuple[str, str], None] = {}
     for name, content in results:
         created = content["created"].replace("T", " ").removesuffix("+00:00")
-        files.add(name, content["kind"], created, _code(content["environment"]))
+        load = content["environment"].get("load_average", [])
+        shown = f"{load[0]:.1f}" if load else ""
+        files.add(name, content["kind"], created, _code(content["environment"]), shown)
         hashes |= dict.fromkeys(content["models"].items())
     for name, sha256 in hashes:
         models.add(name, sha256)

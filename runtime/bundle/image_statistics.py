@@ -26,9 +26,10 @@ def image_statistics(image: NDArray[np.uint8]) -> dict[str, float]:
     rows = image[:: max(1, -(-len(image) // ROWS))]
     green = rows[..., 1].astype(np.int16)
     brightness = float(green.mean())
+    clipped = (rows[..., 0] >= CLIPPED) | (green >= CLIPPED) | (rows[..., 2] >= CLIPPED)
     difference = float(np.abs(np.diff(green, axis=1)).mean()) if green.shape[1] > 1 else 0.0
     return {
         "brightness": brightness,
         "sharpness": difference / max(brightness, 1.0),
-        "saturation": float((rows.max(axis=2) >= CLIPPED).mean()),
+        "saturation": float(clipped.mean()),
     }

@@ -19,7 +19,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
 
 
 class Delivery:
-    """A bounded queue in front of a sink. When it is full, the oldest event is lost, and counted.
+    """A bounded queue in front of a sink.
+
+    When it is full, the oldest event that is not on its way is lost, and counted.
 
     Attributes:
         address: of the sink.
@@ -51,7 +53,7 @@ class Delivery:
         kept = event if self._sink.wants_images else Event(event.entry)
         with self._changed:
             if len(self._waiting) >= self._capacity:
-                self._waiting.popleft()
+                del self._waiting[1]  # the first one may be arriving
                 self.lost += 1
                 if self.lost == 1:
                     note(f"{self.address}: is too slow or down; the oldest verdicts are dropped")
@@ -80,9 +82,7 @@ class Delivery:
                 return
             with self._changed:
                 self.sent += 1
-                # A full queue may have dropped it meanwhile.
-                if self._waiting and self._waiting[0] is event:
-                    self._waiting.popleft()
+                self._waiting.popleft()
         self._sink.close()
 
     def _deliver(self, event: Event) -> bool:

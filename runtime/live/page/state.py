@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import threading
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from stpm.runtime.live.station import Station
 from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
+from stpm.runtime.output.result import Result
 
 LAST = 12
 """Verdicts with pictures, of each camera."""
@@ -116,9 +119,18 @@ class PageState:
 def _picture(event: Event) -> bytes | None:
     if event.image is None:
         return None
-    shown = event.image if event.result is None else overlay(event.image, event.result)
-    image = Image.fromarray(np.asarray(shown))
-    image.thumbnail((SIDE, SIDE))
+    image = Image.fromarray(event.image)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
+    if event.result is not None:
+        # Painted small: at the camera's size it would take longer than the score.
+        image = Image.fromarray(overlay(np.asarray(image), _small(event.result, image)))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
+
+
+def _small(result: Result, image: Image.Image) -> Result:
+    """Return a result as of a smaller image."""
+    height, width = result.image_size
+    area = result.min_area * image.width * image.height / (width * height)
+    return replace(result, image_size=(image.height, image.width), min_area=math.ceil(area))

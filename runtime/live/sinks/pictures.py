@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stpm.runtime.errors import DataError
 from stpm.runtime.live.room import Room, time_stem
-from stpm.runtime.live.verdict import Event
+from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
 from stpm.runtime.partial import partial_path
 
@@ -31,24 +33,24 @@ class PicturesSink:
 
     def send(self, event: Event) -> None:
         """Keep the pictures of an event, if it is one to keep."""
-        if event.image is None or event.result is None or not self._is_kept(event):
-            return
-        entry = event.entry
-        stem = f"{time_stem(entry['time'], entry['camera'])}-{entry['verdict']}"
-        for name, pixels in (("", event.image), ("-overlay", overlay(event.image, event.result))):
-            path = self._folder / f"{stem}{name}.png"
-            Image.fromarray(pixels).save(self._partial, format="PNG", compress_level=1)
-            self._room.take(path.name, self._partial.stat().st_size)
-            self._partial.replace(path)
+        is_good = event.entry["verdict"] == "ok"
+        if event.image is not None and event.result is not None and self._is_kept(is_good=is_good):
+            self._keep(event.entry, event.image, overlay(event.image, event.result))
+        self._good += is_good  # not before: what the disk refuses is sent again
 
     def close(self) -> None:
         """Do nothing."""
 
-    def _is_kept(self, event: Event) -> bool:
-        if event.entry["verdict"] != "ok":
-            return True
-        self._good += 1
-        return self._every > 0 and self._good % self._every == 0
+    def _is_kept(self, *, is_good: bool) -> bool:
+        return not is_good or (self._every > 0 and (self._good + 1) % self._every == 0)
+
+    def _keep(self, entry: Entry, image: NDArray[np.uint8], painted: NDArray[np.uint8]) -> None:
+        stem = f"{time_stem(entry['time'], entry['camera'])}-{entry['verdict']}"
+        for name, pixels in (("", image), ("-overlay", painted)):
+            path = self._folder / f"{stem}{name}.png"
+            Image.fromarray(pixels).save(self._partial, format="PNG", compress_level=1)
+            self._room.take(path.name, self._partial.stat().st_size)
+            self._partial.replace(path)
 
 
 def open_sink(address: str) -> PicturesSink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from stpm.runtime.output.console import note
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 """Seconds until a lost camera is tried again; doubled each time."""
+# OpenCV's own choice, and that what a lost camera sent of a frame is no frame.
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt")
 
 
 class VideoSource:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from stations import wait_until
 
 from stpm.runtime.errors import BackendError, DataError
@@ -58,6 +61,30 @@ def test_what_is_no_source_is_said(tmp_path: Path) -> None:
         open_source(str(tmp_path / "text.avi"), SourceOptions())
     with pytest.raises(DataError, match="expected a folder, a video file"):
         open_source(str(tmp_path / "absent"), SourceOptions())
+
+
+def test_half_a_frame_of_a_lost_camera_is_no_frame() -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    head = b"--part\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    part = head % len(buffer.getvalue()) + buffer.getvalue() + b"\r\n"
+
+    def serve(listening: socket.socket) -> None:
+        client, _ = listening.accept()
+        with client, listening:
+            client.recv(4096)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: ")
+            client.sendall(b"multipart/x-mixed-replace; boundary=part\r\n\r\n")
+            client.sendall(3 * part + part[: len(part) // 2])
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, args=(listening,), daemon=True).start()
+    source = open_source(f"http://127.0.0.1:{listening.getsockname()[1]}/", SourceOptions())
+    reader = Reader(source)
+    wait_until(lambda: source.state == "lost")
+    reader.end()
+    assert len(reader.frames) == 3
 
 
 class Camera:

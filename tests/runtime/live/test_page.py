@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from browsers import in_browser, serious_problems
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from stations import wait_until
 
 from stpm.runtime import Detector
 from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import Drift
 from stpm.runtime.live.page import serve_page
+from stpm.runtime.live.page.state import _picture
 from stpm.runtime.live.sinks import open_sink
 from stpm.runtime.live.sources import SourceOptions
 from stpm.runtime.live.sources.folder import FolderSource
 from stpm.runtime.live.station import Camera, Station
+from stpm.runtime.live.verdict import Event
+from stpm.runtime.output.overlay import overlay
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -66,6 +74,23 @@ def running(detector: Detector, tmp_path: Path) -> Iterator[Running]:
     station = Running(detector, tmp_path)
     yield station
     station.end()
+
+
+def test_small_pictures_show_the_same_overlay(detector: Detector, bad: list[Path]) -> None:
+    large = Image.fromarray(load_image(bad[0])).resize((960, 640), Image.Resampling.BICUBIC)
+    result = replace(detector(large), min_area=4)
+    painted = Image.fromarray(overlay(np.asarray(large), result))
+    expected = painted.resize((480, 320), Image.Resampling.BOX)
+    content = _picture(Event({}, np.asarray(large), result))
+    assert content is not None
+    picture = Image.open(io.BytesIO(content))
+    assert picture.size == (480, 320)
+    assert result.regions
+    plain = np.asarray(large.resize((480, 320), Image.Resampling.BOX), np.float32)
+    wanted, shown = (
+        np.abs(np.asarray(one, np.float32) - plain).max(axis=2) > 40 for one in (expected, picture)
+    )
+    assert (wanted & shown).sum() > 0.6 * (wanted | shown).sum() > 0
 
 
 def get(url: str, **headers: str) -> bytes:

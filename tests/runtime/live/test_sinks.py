@@ -195,6 +195,30 @@ def test_pictures_of_rejected_and_of_every_second_good(
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / kept[0])), load_image(bad[0]))
 
 
+def test_a_picture_that_the_disk_refuses_is_kept_later(
+    detector: Detector, good: list[Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "kept"
+    sink = open_sink(f"pictures:{folder}?every=2")
+    first, second, third = (
+        Event(entry(number), image, detector(image))
+        for number, image in enumerate(map(load_image, good[:3]))
+    )
+    sink.send(first)
+    folder.rmdir()  # as a disk that is full or gone
+    for _ in range(2):
+        with pytest.raises(OSError, match="No such file"):
+            sink.send(second)
+    folder.mkdir()
+    sink.send(second)
+    sink.send(third)
+    names = [path.name for path in sorted(folder.iterdir())]
+    assert names == [
+        "20260504T063001000000Z-top-ok-overlay.png",
+        "20260504T063001000000Z-top-ok.png",
+    ]
+
+
 def test_pictures_keep_to_their_room(detector: Detector, good: list[Path], tmp_path: Path) -> None:
     image = load_image(good[0])
     sink = open_sink(f"pictures:{tmp_path}?max-mb=0.05")

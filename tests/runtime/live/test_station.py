@@ -128,6 +128,8 @@ def test_a_full_queue_loses_the_oldest_and_counts_them(
     wait_until(lambda: not slow.waiting)
     slow.close(5)
     assert slow.lost >= 6
+    assert (slow.sent, slow.sent + slow.lost) == (len(sink.events), 10)
+    assert [event.entry["number"] for event in sink.events[:1]] == [0]  # it was on its way
     assert sink.events[-1].entry == {"number": 9}
     assert "slow: is too slow or down" in capsys.readouterr().err
 

@@ -1,0 +1,1 @@
+"""The takt planner: which arrangement of a station holds a cycle time on this machine."""
