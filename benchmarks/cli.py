@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from stpm.benchmarks.records.result_file import check_out, write_result
+from stpm.benchmarks.measure.shadow_command import shadow
+from stpm.benchmarks.records.result_file import check_out
+from stpm.benchmarks.report.tables import show
 from stpm.benchmarks.studies.ablation_command import ablation
+from stpm.benchmarks.studies.drift_command import drift
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, parse_size
-
-if TYPE_CHECKING:
-    from stpm.benchmarks.records.result_file import Record
-    from stpm.benchmarks.report.tables import Table
 
 
 class Scenario(StrEnum):
@@ -35,6 +34,8 @@ def bench(_version: Version = False) -> None:
 
 
 main.command()(ablation)
+main.command()(drift)
+main.command()(shadow)
 
 
 @main.command()
@@ -78,7 +79,7 @@ def accuracy(
         teacher_weights=teacher_weights,
         gallery=gallery,
     )
-    _show(accuracy_tables(content), content, out)
+    show(accuracy_tables(content), content, out)
 
 
 @main.command()
@@ -137,7 +138,7 @@ def latency(
     )
     files = list_images(images) if images else []
     content = latency_result(plan, files, images=count, rounds=rounds)
-    _show(latency_tables(content), content, out)
+    show(latency_tables(content), content, out)
 
 
 @main.command()
@@ -185,7 +186,7 @@ def peers(
         rounds=rounds,
         warm_up=warm_up,
     )
-    _show(peers_tables(content), content, out)
+    show(peers_tables(content), content, out)
 
 
 @main.command()
@@ -234,7 +235,7 @@ def baselines(
         seed=seed,
         teacher_weights=teacher_weights,
     )
-    _show(accuracy_tables(content), content, out)
+    show(accuracy_tables(content), content, out)
 
 
 @main.command()
@@ -323,13 +324,3 @@ def review(
         made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
     left = f", {made.without_picture} without a picture" if made.without_picture else ""
     note(f"{out}: {made.good} good parts, {made.bad} defects{left}")
-
-
-def _show(tables: list[Table], record: Record, out: Path | None) -> None:
-    from stpm.benchmarks.report.tables import print_tables
-
-    # First, so that a reader of the tables who stops early does not cost the result.
-    if out is not None:
-        write_result(out, record)
-        note(f"{out}: written")
-    print_tables(tables)

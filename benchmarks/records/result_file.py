@@ -11,9 +11,11 @@ import msgspec
 
 from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
+from stpm.benchmarks.records.drift import DriftRecord
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
 from stpm.benchmarks.records.serving import ServingRecord
+from stpm.benchmarks.records.shadow import ShadowRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
@@ -38,6 +40,8 @@ Record = (
     | TrainingSpeedRecord
     | ServingRecord
     | FleetRecord
+    | ShadowRecord
+    | DriftRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -51,6 +55,8 @@ KINDS: dict[str, Any] = {
     "training_speed": TrainingSpeedRecord,
     "serving": ServingRecord,
     "fleet": FleetRecord,
+    "shadow": ShadowRecord,
+    "drift": DriftRecord,
 }
 """Every kind of result file, in the order of the report."""
 

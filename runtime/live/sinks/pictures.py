@@ -16,6 +16,8 @@ from stpm.runtime.partial import partial_path
 MAX_MB = 1000
 """By default."""
 BYTES_PER_MB = 10**6
+OVERLAY = "-overlay"
+"""Ends the name of the second picture of an image."""
 
 
 class PicturesSink:
@@ -37,7 +39,7 @@ class PicturesSink:
         entry = event.entry
         time = re.sub(r"[^0-9TZ]", "", entry["time"].replace("+00:00", "Z"))
         stem = f"{time}-{entry['camera']}-{entry['verdict']}"
-        for name, pixels in (("", event.image), ("-overlay", overlay(event.image, event.result))):
+        for name, pixels in (("", event.image), (OVERLAY, overlay(event.image, event.result))):
             path = self._folder / f"{stem}{name}.png"
             partial = partial_path(path)
             Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)
