@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stpm.benchmarks.measure.live.command import live
 from stpm.benchmarks.measure.plan.command import plan
-from stpm.benchmarks.records.result_file import check_out, write_result
+from stpm.benchmarks.measure.shadow_command import shadow
+from stpm.benchmarks.records.result_file import check_out
+from stpm.benchmarks.report.tables import show
 from stpm.benchmarks.studies.ablation_command import ablation
+from stpm.benchmarks.studies.drift_command import drift
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, parse_size
-
-if TYPE_CHECKING:
-    from stpm.benchmarks.records.result_file import Record
-    from stpm.benchmarks.report.tables import Table
 
 
 class Scenario(StrEnum):
@@ -39,6 +38,8 @@ def bench(_version: Version = False) -> None:
 main.command()(ablation)
 main.command()(live)
 main.command()(plan)
+main.command()(drift)
+main.command()(shadow)
 
 
 @main.command()
@@ -89,7 +90,7 @@ def accuracy(
         teacher_weights=teacher_weights,
         gallery=gallery,
     )
-    _show(accuracy_tables(content), content, out)
+    show(accuracy_tables(content), content, out)
 
 
 @main.command()
@@ -148,7 +149,7 @@ def latency(
     )
     files = list_images(images) if images else []
     content = latency_result(cases, files, images=count, rounds=rounds)
-    _show(latency_tables(content), content, out)
+    show(latency_tables(content), content, out)
 
 
 @main.command()
@@ -205,7 +206,7 @@ def peers(
         rounds=rounds,
         warm_up=warm_up,
     )
-    _show(peers_tables(content), content, out)
+    show(peers_tables(content), content, out)
 
 
 @main.command()
@@ -255,7 +256,7 @@ def baselines(
         seed=seed,
         teacher_weights=teacher_weights,
     )
-    _show(accuracy_tables(content), content, out)
+    show(accuracy_tables(content), content, out)
 
 
 @main.command()
@@ -345,13 +346,3 @@ def review(
         made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
     left = f", {made.without_picture} without a picture" if made.without_picture else ""
     note(f"{out}: {made.good} good parts, {made.bad} defects{left}")
-
-
-def _show(tables: list[Table], record: Record, out: Path | None) -> None:
-    from stpm.benchmarks.report.tables import print_tables
-
-    # First, so that a reader of the tables who stops early does not cost the result.
-    if out is not None:
-        write_result(out, record)
-        note(f"{out}: written")
-    print_tables(tables)

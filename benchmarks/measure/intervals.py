@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from stpm.train.metrics import labelled_regions
 
@@ -25,6 +26,24 @@ def quantile_interval(values: Array) -> Interval:
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Return how probably two numbers differ so much by chance, where each is as likely (exact).
+
+    Args:
+        first: pairs that differ one way.
+        second: pairs that differ the other way.
+
+    Returns:
+        The two-sided p-value; 1.0 where no pair differs.
+
+    Source:
+        McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 12, 1947; by the binomial law instead of chi-square.
+    """
+    differing = first + second
+    return float(binomtest(first, differing).pvalue) if differing else 1.0
 
 
 def resample_counts(count: int, rng: np.random.Generator) -> Array:

@@ -11,11 +11,13 @@ import msgspec
 
 from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
+from stpm.benchmarks.records.drift import DriftRecord
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
 from stpm.benchmarks.records.live import LiveRecord
 from stpm.benchmarks.records.plan import PlanRecord
 from stpm.benchmarks.records.serving import ServingRecord
+from stpm.benchmarks.records.shadow import ShadowRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
@@ -42,6 +44,8 @@ Record = (
     | FleetRecord
     | LiveRecord
     | PlanRecord
+    | ShadowRecord
+    | DriftRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -57,6 +61,8 @@ KINDS: dict[str, Any] = {
     "fleet": FleetRecord,
     "live": LiveRecord,
     "plan": PlanRecord,
+    "shadow": ShadowRecord,
+    "drift": DriftRecord,
 }
 """Every kind of result file, in the order of the report."""
 

@@ -9,14 +9,17 @@ from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.result_file import Record
 from stpm.benchmarks.records.studies import AblationLine
 from stpm.benchmarks.report.plots import Figure, curves, histogram
+from stpm.benchmarks.report.plots_drift import drift_figures
 from stpm.benchmarks.report.plots_time import latency_figures, ratio_figure
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
+from stpm.benchmarks.report.tables_drift import drift_tables
 from stpm.benchmarks.report.tables_fleet import fleet_tables
 from stpm.benchmarks.report.tables_live import live_tables
 from stpm.benchmarks.report.tables_plan import plan_tables
 from stpm.benchmarks.report.tables_serving import serving_tables
+from stpm.benchmarks.report.tables_shadow import shadow_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
     graph_ablation_tables,
@@ -38,6 +41,8 @@ TITLES = {
     "fleet": "Fleet",
     "live": "A station under load",
     "plan": "Cycle time",
+    "shadow": "Another bundle in the shadow",
+    "drift": "Drift",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -97,6 +102,10 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", live_tables(content))]
         case "plan":
             return [Block("", plan_tables(content))]
+        case "shadow":
+            return [Block("", shadow_tables(content))]
+        case "drift":
+            return [Block("", drift_tables(content), drift_figures(content, name))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

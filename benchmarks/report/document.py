@@ -31,7 +31,7 @@ from stpm.benchmarks.report.chapters import (
     blocks_of,
     chapters,
 )
-from stpm.benchmarks.report.gallery import Entry, Gallery, entries_of, galleries
+from stpm.benchmarks.report.gallery import Gallery, Group, galleries, groups_of
 from stpm.benchmarks.report.provenance import provenance_tables
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.verdict import (
@@ -71,7 +71,7 @@ class Report:
         findings: questions with answers.
         key_figures: the first that a reader sees.
         chapters: what was measured.
-        galleries: pictures by category; empty in Markdown.
+        galleries: pictures by group; empty in Markdown.
         machines: hardware, the same once.
         provenance: tables about files, models and machines.
         commands: that made the results.
@@ -110,7 +110,7 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
         raise DataError(f"{out}: got a name ending in {out.suffix!r}, expected .html or .md.")
     blocks: list[tuple[str, Block]] = []
     results: dict[Path, Record] = {}
-    pictures: list[tuple[str, list[Entry]]] = []
+    pictures: list[Group] = []
     lines: list[AblationLine] = []
     left_out: list[str] = []
     for number, path in enumerate(dict.fromkeys(paths)):
@@ -123,8 +123,7 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
             left_out.append(str(error))
             continue
         blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
-        if content["kind"] == "accuracy":
-            pictures += entries_of(content, path.parent).items()
+        pictures += groups_of(content, path.parent)
     if left_out and not (results or lines):
         raise DataError(left_out[0])
     blocks += [("ablation", ablation_block(lines))] if lines else []
@@ -171,12 +170,12 @@ def markdown(report: Report) -> str:
     return environment.get_template("report.md.j2").render(report=report)
 
 
-def page(report: Report, pictures: Sequence[tuple[str, Sequence[Entry]]]) -> str:
+def page(report: Report, pictures: Sequence[Group]) -> str:
     """Render one page of HTML, with pictures as large as the limit of its size allows.
 
     Args:
         report: what to show.
-        pictures: (category, entries) pairs for the gallery.
+        pictures: for the gallery.
     """
     template = _environment(autoescape=True).get_template("report.html.j2")
     style = "\n".join(_asset(f"style/{name}.css") for name in STYLES)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from stpm.benchmarks.records.result_file import Record, write_result
+from stpm.runtime.output.console import note
 
 NUMBER_WIDTH = 10
 """Characters; a column with longer cells holds text."""
@@ -53,3 +57,12 @@ def print_tables(tables: Sequence[Table]) -> None:
         for row in table.rows:
             shown.add_row(*row.cells, style="dim" if row.published else None)
         console.print(shown)
+
+
+def show(tables: Sequence[Table], record: Record, out: Path | None) -> None:
+    """Write a result file where one is asked for, and print the result's tables."""
+    # First, so that a reader of the tables who stops early does not cost the result.
+    if out is not None:
+        write_result(out, record)
+        note(f"{out}: written")
+    print_tables(tables)

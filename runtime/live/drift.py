@@ -25,15 +25,38 @@ from stpm.runtime.errors import DataError
 
 LEVEL = 1e-3
 """Odds of a false alarm of one test in all its time, by default."""
-BETS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""Slopes of the bets on a p-value: its factor is 1 + slope (p - 1/2)."""
+SLOPES = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""Bets on lower or higher values: the factor of a p-value is 1 + slope (p - 1/2)."""
+SPREADS = (-0.5, 0.5, 1.0)
+"""Bets on values that scatter less or more: the factor is 1 + weight (12 (p - 1/2)^2 - 1)."""
+POWER = 7
+"""Of the bets on values beyond nearly all: the factors are 8 p^7 and 8 (1 - p)^7."""
 JUMP = 0.01
 """Share of the capital that is spread anew over the bets at each value."""
 MOST_KEPT = 1 << 17
 """Values that are kept; of more every second one in rising order goes. From then on a p-value is
 exact to 1 / 65,536 only."""
+TESTS = ("score", *STATISTICS)
 _SEED = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
+
+
+def bet_factors(p: float) -> list[float]:
+    """Return by what each bet multiplies its capital at a p-value; over all of them its mean is 1.
+
+    Args:
+        p: in [0, 1].
+    """
+    middle = p - 0.5
+    spread = 12 * middle * middle - 1
+    return [
+        *(1 + slope * middle for slope in SLOPES),
+        *(1 + weight * spread for weight in SPREADS),
+        *((POWER + 1) * end**POWER for end in (p, 1 - p)),
+    ]
+
+
+BETS = len(bet_factors(0.5))
 
 
 @dataclass(frozen=True)
@@ -75,7 +98,7 @@ class DriftMonitor:
             )
         self._limit = -math.log10(level)
         self._kept = array("d", sorted(reference))  # a quarter of a list's memory
-        self._capital = [0.0] * len(BETS)
+        self._capital = [0.0] * BETS
         self._log_scale = 0.0  # of the capital, natural: it would leave a float's range
         self._time = 0
         self._random = _SEED
@@ -90,12 +113,12 @@ class DriftMonitor:
         p = self._p_value(value)
         before, self._time = 1 / (1 + math.log1p(self._time)), self._time + 1
         reserve = 1 / (1 + math.log1p(self._time))
-        entering = (before - reserve) * math.exp(-self._log_scale) / len(BETS)
+        entering = (before - reserve) * math.exp(-self._log_scale) / BETS
         capital = [part + entering for part in self._capital]
-        spread = JUMP * sum(capital) / len(BETS)
+        spread = JUMP * sum(capital) / BETS
         self._capital = [
-            ((1 - JUMP) * part + spread) * (1 + slope * (p - 0.5))
-            for part, slope in zip(capital, BETS, strict=True)
+            ((1 - JUMP) * part + spread) * factor
+            for part, factor in zip(capital, bet_factors(p), strict=True)
         ]
         total = sum(self._capital)
         if total > 1e100:
@@ -143,11 +166,9 @@ class Drift:
                 that are seen.
             level: odds of any false alarm in all the time that they run.
         """
-        each = level / (1 + len(STATISTICS))
-        self._scores = DriftMonitor(scores, each)
-        self._statistics = {
-            name: DriftMonitor(statistics.get(name, ()), each) for name in STATISTICS
-        }
+        each = level / len(TESTS)
+        references = {"score": scores} | {name: statistics.get(name, ()) for name in STATISTICS}
+        self._tests = {name: DriftMonitor(values, each) for name, values in references.items()}
         self.states: dict[str, DriftState] = {}
 
     def update(self, score: float, image: NDArray[np.uint8]) -> dict[str, float | list[str]]:
@@ -157,10 +178,8 @@ class Drift:
             The decimal logarithm of the evidence by test, and `alarms`, the names of the tests
             that have found a change.
         """
-        values = image_statistics(image)
-        self.states = {"score": self._scores.update(score)} | {
-            name: monitor.update(values[name]) for name, monitor in self._statistics.items()
-        }
+        values = {"score": score} | image_statistics(image)
+        self.states = {name: test.update(values[name]) for name, test in self._tests.items()}
         alarms = [name for name, state in self.states.items() if state.alarm]
         return {name: round(state.log10_evidence, 3) for name, state in self.states.items()} | {
             "alarms": alarms

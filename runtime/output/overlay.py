@@ -18,7 +18,11 @@ _OPACITY = 0.55
 _PANEL = 384
 _MARGIN = 12
 _BACKGROUND, _INK = (242, 242, 242), (32, 32, 32)
-_GREEN, _RED = (0, 120, 60), (190, 20, 30)
+_HEADERS = {
+    "ok": ("OK", (0, 120, 60)),
+    "warn": ("TO BE LOOKED AT", (150, 95, 0)),
+    "anomalous": ("ANOMALOUS", (190, 20, 30)),
+}
 
 
 def _colours() -> NDArray[np.uint8]:
@@ -91,7 +95,10 @@ def overlay(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
 
 
 def side_by_side(
-    image: NDArray[np.uint8], result: Result, truth_mask: NDArray[np.bool_] | None = None
+    image: NDArray[np.uint8],
+    result: Result,
+    truth_mask: NDArray[np.bool_] | None = None,
+    title: str = "",
 ) -> Image.Image:
     """Lay out input, heat map, overlay and ground truth under a line with score and verdict.
 
@@ -99,6 +106,7 @@ def side_by_side(
         image: uint8 (H, W, 3), RGB, the input image of the result.
         result: its inspection.
         truth_mask: bool (H, W) of any size, True on the defect; None leaves the panel out.
+        title: begins the line.
 
     Returns:
         An RGB picture.
@@ -113,9 +121,9 @@ def side_by_side(
     }
     if truth_mask is not None:
         panels["ground truth"] = _panel(_grey(truth_mask), result.image_size)
-    verdict, colour = ("ANOMALOUS", _RED) if result.is_anomalous else ("OK", _GREEN)
+    verdict, colour = _HEADERS[result.verdict]
     header = f"{verdict}    score {result.score:.4g}    threshold {result.threshold:.4g}"
-    return _lay_out(header, colour, panels)
+    return _lay_out(f"{title}    {header}" if title else header, colour, panels)
 
 
 def save_pictures(stem: Path, image: NDArray[np.uint8], result: Result) -> list[Path]:

@@ -141,10 +141,11 @@ def write_drift(out: Path) -> None:
     """Values with ties and a change, images of every format, and what Python makes of them."""
     draw = np.random.default_rng(11)
     with (out / "drift.txt").open("w") as index:
-        for count, level in ((0, 0.5), (7, 1e-2), (300, 1e-3)):
+        for count, level in ((0, 0.5), (7, 1e-2), (300, 1e-3), (200, 1e-3)):
             reference = np.round(draw.gamma(2, size=count), 1).tolist()
             values = np.round(draw.gamma(2, size=400), 1)
-            values[300:] *= 3
+            # Three times as much, or as far from the middle.
+            values[300:] = 3 * values[300:] - (4 if count == 200 else 0)
             monitor = DriftMonitor(reference, level)
             index.write(f"{level!r} {count} {len(values)} {' '.join(map(repr, reference))}\n")
             for value in values.tolist():

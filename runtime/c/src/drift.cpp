@@ -10,7 +10,8 @@
 namespace stpm::core {
 namespace {
 
-constexpr double kBetSlopes[] = {-2, -1, 0, 1, 2};
+constexpr double kSlopes[] = {-2, -1, 0, 1, 2};
+constexpr double kSpreads[] = {-0.5, 0.5, 1};
 constexpr double kJump = 0.01;
 constexpr std::size_t kMostKept = std::size_t{1} << 17;
 constexpr double kMostCapital = 1e100;
@@ -23,7 +24,23 @@ std::vector<double> reference(const Thresholds &thresholds, const char *name) {
     return found == thresholds.statistics.end() ? std::vector<double>{} : found->second;
 }
 
+double seventh_power(double base) {
+    const double square = base * base;
+    return square * square * square * base;
+}
+
 }  // namespace
+
+DriftMonitor::Bets DriftMonitor::factors(double p) {
+    const double middle = p - 0.5;
+    const double spread = 12 * middle * middle - 1;
+    Bets found;
+    auto next = found.begin();
+    for (const double slope : kSlopes) *next++ = 1 + slope * middle;
+    for (const double weight : kSpreads) *next++ = 1 + weight * spread;
+    for (const double end : {p, 1 - p}) *next++ = 8 * seventh_power(end);
+    return found;
+}
 
 DriftMonitor::DriftMonitor(std::vector<double> reference, double level)
     : kept_(std::move(reference)), limit_(-std::log10(level)) {
@@ -39,9 +56,10 @@ double DriftMonitor::update(double value) {
     double sum = 0;
     for (double &part : capital_) sum += part += entering;
     const double spread = kJump * sum / kBets;
+    const Bets factor = factors(p);
     double total = 0;
     for (std::size_t i = 0; i < kBets; ++i) {
-        capital_[i] = ((1 - kJump) * capital_[i] + spread) * (1 + kBetSlopes[i] * (p - 0.5));
+        capital_[i] = ((1 - kJump) * capital_[i] + spread) * factor[i];
         total += capital_[i];
     }
     if (total > kMostCapital) {

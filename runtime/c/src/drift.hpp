@@ -24,14 +24,17 @@ class DriftMonitor {
     bool alarm() const { return alarm_; }
 
   private:
-    static constexpr std::size_t kBets = 5;
+    static constexpr std::size_t kBets = 10;
+    using Bets = std::array<double, kBets>;
 
+    // By what each bet multiplies its capital.
+    static Bets factors(double p);
     double rank(double value);
     double uniform();
 
     std::vector<double> kept_;  // rising
     double limit_;
-    std::array<double, kBets> capital_ = {};
+    Bets capital_ = {};
     double log_scale_ = 0;  // of the capital, natural: it would leave a double's range
     double time_ = 0;
     std::uint64_t random_ = 0x9E3779B97F4A7C15;

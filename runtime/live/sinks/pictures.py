@@ -17,6 +17,8 @@ from stpm.runtime.partial import partial_path
 
 MAX_MB = 1000
 """By default."""
+OVERLAY = "-overlay"
+"""Ends the name of the second picture of an image."""
 
 
 class PicturesSink:
@@ -46,7 +48,7 @@ class PicturesSink:
 
     def _keep(self, entry: Entry, image: NDArray[np.uint8], painted: NDArray[np.uint8]) -> None:
         stem = f"{time_stem(entry['time'], entry['camera'])}-{entry['verdict']}"
-        for name, pixels in (("", image), ("-overlay", painted)):
+        for name, pixels in (("", image), (OVERLAY, painted)):
             path = self._folder / f"{stem}{name}.png"
             Image.fromarray(pixels).save(self._partial, format="PNG", compress_level=1)
             self._room.take(path.name, self._partial.stat().st_size)

@@ -17,7 +17,7 @@ from stpm.benchmarks.cli import main
 from stpm.benchmarks.records.result_file import KINDS, read_lines, read_result
 from stpm.benchmarks.report.chapters import TITLES, blocks_of
 from stpm.benchmarks.report.document import SIZE_LIMIT, write_report
-from stpm.benchmarks.report.gallery import entries_of, galleries
+from stpm.benchmarks.report.gallery import galleries, groups_of
 from stpm.benchmarks.report.provenance import provenance_tables
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables
@@ -215,8 +215,7 @@ def test_large_pictures_are_shrunk_to_the_limit(
 
 def test_pictures_without_room_are_counted(results: dict[str, Path]) -> None:
     content = json.loads(results["accuracy"].read_text())
-    ((category, entries),) = entries_of(content, Path()).items()
-    (gallery,) = galleries([(category, entries)], 8 * 100)
+    (gallery,) = galleries(groups_of(content, Path()), 8 * 100)
     assert (gallery.pictures, gallery.unread, gallery.too_large) == ((), 0, 8)
 
 

@@ -167,6 +167,24 @@ def test_header_colour_tells_the_verdict(threshold: float, red: bool) -> None:
     assert (ink[:, 1] > ink[:, 0]).all() != red
 
 
+def test_the_header_of_a_part_to_be_looked_at_is_neither_green_nor_red() -> None:
+    result = Result(2.0, blob_map(), 9.0, PIXEL_THRESHOLD, SIZE, warn_threshold=1.0)
+    header = np.asarray(side_by_side(np.zeros((*SIZE, 3), dtype=np.uint8), result))[:44]
+    ink = header[header.max(axis=-1) < 170].astype(int)
+    assert len(ink) > 300
+    assert (abs(ink[:, 0] - ink[:, 1]) < 80).all()
+    assert (ink[:, 2] < ink[:, 1]).all()
+
+
+def test_a_title_makes_the_header_longer() -> None:
+    image, result = picture(), inspected(blob_map())
+    ends = []
+    for title in ("", "old"):
+        header = np.asarray(side_by_side(image, result, title=title))[:44]
+        ends.append(np.flatnonzero((header != header[0, 0]).any(axis=(0, 2)))[-1])
+    assert ends[1] > ends[0] + 20
+
+
 @pytest.mark.parametrize("size", [(600, 20), (20, 600), (1, 1)])
 def test_header_and_captions_fit_beside_any_image(size: tuple[int, int]) -> None:
     result = inspected(blob_map(), size)
