@@ -33,15 +33,15 @@ def triton(
     backend: Annotated[
         TritonBackend,
         typer.Option(
-            help="onnxruntime runs the graph bare; python runs stpm inside Triton: any engine, any "
-            "size of image."
+            help="onnxruntime runs the graph bare; tensorrt the bundle's plan; python runs stpm "
+            "inside Triton: any engine, any size of image."
         ),
     ] = TritonBackend.ONNXRUNTIME,
     engine: Annotated[
         str | None,
         typer.Option(
             help="Whose thresholds are served; with --backend python it also runs.",
-            show_default="onnxruntime; with --backend python the fastest on the server",
+            show_default="as the backend; with --backend python the fastest on the server",
         ),
     ] = None,
     instances: Annotated[
@@ -66,12 +66,12 @@ def triton(
     opened = Bundle(bundle)
     folder = write_model(opened, repository, options, name)
     contract = opened.manifest.input
-    if backend is TritonBackend.ONNXRUNTIME and contract.batch[0] == contract.batch[1]:
+    if backend is not TritonBackend.PYTHON and contract.batch[0] == contract.batch[1]:
         note(
             f"{bundle}: its graph takes {contract.batch[0]} image(s) a run, so no batches are "
             "formed; export with --batch 1..8 for that"
         )
-    if backend is TritonBackend.ONNXRUNTIME and contract.resize == "host":
+    if backend is not TritonBackend.PYTHON and contract.resize == "host":
         height, width = contract.size
         note(
             f"{bundle}: takes images of {height}x{width}; for the camera's size export with "
