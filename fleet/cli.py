@@ -9,7 +9,7 @@ import typer
 
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, progress, say
-from stpm.runtime.serve.options import check_extra
+from stpm.runtime.serve.options import check_extra, model_name
 
 main = typer.Typer(pretty_exceptions_enable=False)
 RECORD = "fleet.json"
@@ -104,17 +104,17 @@ def score(
     from stpm.fleet.pool import ray_cluster
     from stpm.fleet.score import done_before
     from stpm.fleet.score import score as scored
-    from stpm.fleet.store import list_images, local_bundle
     from stpm.runtime.bundle.archive import Bundle
+    from stpm.runtime.store import addresses_below, is_remote, local
 
-    with local_bundle(bundle) as folder:
-        Bundle(folder)
-        target = out or Path(f"{folder.name.removesuffix('.stpm')}_scores")
-        found = list_images(images)
-        done = done_before(target)
-        missing = [path for path in found if path not in done]
-        note(f"{images}: {len(found)} images, {len(found) - len(missing)} scored before")
-        if missing:
-            with ray_cluster() as ray:
-                scored(ray, folder, engine, missing, target, workers)
+    opened = Bundle(local(bundle))
+    target = out or Path(f"{model_name(opened)}_scores")
+    found = addresses_below(images)
+    done = done_before(target)
+    missing = [path for path in found if path not in done]
+    note(f"{images}: {len(found)} images, {len(found) - len(missing)} scored before")
+    if missing:
+        address = bundle if is_remote(bundle) else str(opened.path.absolute())
+        with ray_cluster() as ray:
+            scored(ray, address, engine, missing, target, workers)
     say(target)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.store import is_remote, local
 from stpm.train.datasets import list_images, open_category
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -21,7 +22,7 @@ KNOWN = {"products", "seeds", "train", "export", "resources"}
 
 @dataclass(frozen=True)
 class Product:
-    """Where a product's images are; paths are relative to fleet.toml.
+    """Where a product's images are: in a store, or relative to fleet.toml.
 
     Attributes:
         name: of the product.
@@ -43,8 +44,8 @@ class Product:
     def images(self, root: Path) -> list[Path]:
         """List the good images below the folder of fleet.toml; DataError where there are none."""
         if self.good is not None:
-            return list_images(root / self.good)
-        return open_category(root / str(self.data), str(self.category)).good_images()
+            return list_images(_place(root, self.good))
+        return open_category(_place(root, str(self.data)), str(self.category)).good_images()
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,10 @@ def read_plan(path: Path, out: Path) -> Plan:
         for seed in dict.fromkeys(seeds)
     )
     return Plan(models, **_resources(path, file.table("resources")))
+
+
+def _place(root: Path, path: str) -> Path:
+    return local(path) if is_remote(path) else root / path
 
 
 def _product(path: Path, name: str, value: Any) -> Product:

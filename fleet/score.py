@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stpm.fleet.store import read
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.result import Result
 from stpm.runtime.partial import leftovers, partial_path
+from stpm.runtime.store import read
 
 REGION = pa.struct(
     [
@@ -112,13 +112,13 @@ def _paths_in(file: Path) -> list[str] | None:
 
 
 def score(
-    ray: Any, bundle: Path, engine: str | None, paths: Sequence[str], out: Path, workers: int
+    ray: Any, bundle: str, engine: str | None, paths: Sequence[str], out: Path, workers: int
 ) -> None:
     """Score images into Parquet files of a folder.
 
     Args:
         ray: from `stpm.fleet.pool.ray_cluster`.
-        bundle: on a disk that every worker sees.
+        bundle: on a disk that every worker sees, or in a store, from which each machine copies it.
         engine: None takes the fastest.
         paths: of the images.
         out: the folder, seen by every worker.
@@ -134,7 +134,7 @@ def score(
     dataset = data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
     scored = dataset.map_batches(
         Scorer,
-        fn_constructor_args=(str(bundle.absolute()), engine),
+        fn_constructor_args=(bundle, engine),
         batch_size=BATCH,
         batch_format="pyarrow",
         compute=data.ActorPoolStrategy(size=workers),

@@ -11,9 +11,10 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.output.console import Version, known_errors, note, say
 from stpm.runtime.serve.kserve import inference_service
 from stpm.runtime.serve.options import TritonBackend, TritonOptions, check_extra, model_name
+from stpm.runtime.store import local
 
 main = typer.Typer(pretty_exceptions_enable=False)
-ServedBundle = Annotated[Path, typer.Argument(help="The folder NAME.stpm.")]
+ServedBundle = Annotated[Path, typer.Argument(help="The folder NAME.stpm, or s3://... of one.")]
 Name = Annotated[str | None, typer.Option(help="Of the model.", show_default="the bundle's folder")]
 
 
@@ -63,7 +64,7 @@ def triton(
     from stpm.runtime.serve.triton_repository import write_model
 
     options = TritonOptions(backend, engine, instances, max_queue, queue_delay_us, timeout_ms)
-    opened = Bundle(bundle)
+    opened = Bundle(local(bundle))
     folder = write_model(opened, repository, options, name)
     contract = opened.manifest.input
     if backend is not TritonBackend.PYTHON and contract.batch[0] == contract.batch[1]:
@@ -93,7 +94,7 @@ def openvino(
     check_extra("onnx")
     from stpm.runtime.serve.openvino_repository import write_model
 
-    say(write_model(Bundle(bundle), repository, name))
+    say(write_model(Bundle(local(bundle)), repository, name))
 
 
 @main.command()
@@ -139,7 +140,7 @@ def verify(
     from stpm.runtime.serve.clients import TritonClient
     from stpm.runtime.serve.verify import verify as verified
 
-    opened = Bundle(bundle)
+    opened = Bundle(local(bundle))
     model = name or model_name(opened)
     for protocol, address in addresses:
         client = TritonClient(protocol, address, timeout_s)

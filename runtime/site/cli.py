@@ -15,6 +15,7 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import image_sizes
 from stpm.runtime.output.console import Version, command, note, progress, say
@@ -28,13 +29,16 @@ from stpm.runtime.site.thresholds import (
     score_images,
     write_thresholds,
 )
+from stpm.runtime.store import is_remote, local, local_arguments
 
 
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm; its thresholds change.")],
     good: Annotated[
         list[str] | None,
-        typer.Argument(help="Good images of this camera and light: files, folders or globs."),
+        typer.Argument(
+            help="Good images of this camera and light: files, folders, globs or s3://..."
+        ),
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
@@ -112,7 +116,12 @@ def calibrate(
         )
     if whole_image and (roi or ignore):
         raise typer.BadParameter("--whole-image drops the regions that --roi and --ignore name.")
-    opened = Bundle(bundle)
+    if is_remote(bundle) and not dry_run:
+        raise DataError(
+            f"{bundle}: lies in a store, and its thresholds change on the disk; copy it here "
+            "first, or ask with --dry-run."
+        )
+    opened = Bundle(local(bundle))
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
     found: dict[str, Calibration] = {}
@@ -188,7 +197,7 @@ def _rule(
 def _images(arguments: list[str]) -> list[Path]:
     if not arguments:
         return []
-    found = find_images(arguments)
+    found = find_images(local_arguments(arguments))
     if found.left_out:
         note(f"left out: {counts(found.left_out)}")
     return found.images
