@@ -61,6 +61,10 @@ def accuracy(
     gallery: Annotated[
         Path | None, typer.Option(help="Folder for pictures of input, heat map and truth.")
     ] = None,
+    gallery_count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures of the most doubtful images.", show_default="of all"),
+    ] = None,
 ) -> None:
     """Evaluate checkpoints and bundles on labelled images, beside the published figures.
 
@@ -78,6 +82,7 @@ def accuracy(
         engine=engine,
         teacher_weights=teacher_weights,
         gallery=gallery,
+        gallery_count=gallery_count,
     )
     _show(accuracy_tables(content), content, out)
 

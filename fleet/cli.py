@@ -24,7 +24,9 @@ def fleet(_version: Version = False) -> None:
 @main.command()
 @known_errors
 def train(
-    plan: Annotated[Path, typer.Argument(help="fleet.toml: products, seeds, and flags for all.")],
+    plan: Annotated[
+        Path, typer.Argument(help="fleet.toml: products, cameras, seeds, and flags for all.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -44,7 +46,7 @@ def train(
     from stpm.benchmarks.report.document import write_report
     from stpm.benchmarks.report.tables import print_tables
     from stpm.benchmarks.report.tables_fleet import fleet_tables
-    from stpm.fleet.build import ACCURACY, build_model, bundle_path
+    from stpm.fleet.build import ACCURACY, build_model, bundle_path, names_of
     from stpm.fleet.plan import read_plan
     from stpm.fleet.pool import ray_cluster, run_tasks
 
@@ -62,8 +64,7 @@ def train(
             ray, build_model, found.models, cpus=found.cpus, gpus=found.gpus, on_row=on_row
         )
     named = [
-        {"name": m.name, "product": m.product.name, "seed": m.seed, "seconds": 0.0, "reused": False}
-        | row
+        names_of(m) | {"seconds": 0.0, "reused": False} | row
         for m, row in zip(found.models, rows, strict=True)
     ]
     good = [m for m, row in zip(found.models, rows, strict=True) if "error" not in row]

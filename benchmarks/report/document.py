@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -110,7 +111,7 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
         raise DataError(f"{out}: got a name ending in {out.suffix!r}, expected .html or .md.")
     blocks: list[tuple[str, Block]] = []
     results: dict[Path, Record] = {}
-    pictures: list[tuple[str, list[Entry]]] = []
+    pictures: list[tuple[str, str, list[Entry]]] = []
     lines: list[AblationLine] = []
     left_out: list[str] = []
     for number, path in enumerate(dict.fromkeys(paths)):
@@ -124,13 +125,22 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
             continue
         blocks += [(content["kind"], block) for block in blocks_of(content, f"f{number}")]
         if content["kind"] == "accuracy":
-            pictures += entries_of(content, path.parent).items()
+            models = ", ".join(content["models"])
+            pictures += [
+                (c, models, found) for c, found in entries_of(content, path.parent).items()
+            ]
     if left_out and not (results or lines):
         raise DataError(left_out[0])
     blocks += [("ablation", ablation_block(lines))] if lines else []
     report = assemble(results, blocks)
-    write_whole(out, markdown(report) if out.suffix == ".md" else page(report, pictures))
+    write_whole(out, markdown(report) if out.suffix == ".md" else page(report, _titled(pictures)))
     return left_out
+
+
+def _titled(pictures: Sequence[tuple[str, str, list[Entry]]]) -> list[tuple[str, list[Entry]]]:
+    """Name a category's pictures by their models as well where several results have some."""
+    times = Counter(category for category, *_ in pictures)
+    return [(f"{c}, {models}" if times[c] > 1 else c, entries) for c, models, entries in pictures]
 
 
 def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:

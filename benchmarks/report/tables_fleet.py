@@ -5,12 +5,13 @@ from __future__ import annotations
 from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.records.fleet import FleetRecord
 from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables_paper import paper_tables
 
 FIGURES = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "aupro")}
 
 
 def fleet_tables(content: FleetRecord) -> list[Table]:
-    """Tabulate a result of kind "fleet": a model a row, then the means over them."""
+    """Tabulate a result of kind "fleet": a model a row, their means, the paper's, worst images."""
     table = Table(
         f"{len(content['fleet'])} models",
         ("", *FIGURES.values(), "threshold", "MB", "seconds", "state"),
@@ -39,4 +40,10 @@ def fleet_tables(content: FleetRecord) -> list[Table]:
     for model in content["fleet"]:
         if "error" in model:
             failed.add(model["name"], model["error"])
-    return [table, failed] if failed.rows else [table]
+    doubtful = Table("the most doubtful images", ("", "image", "score", "threshold"))
+    for model in content["fleet"]:
+        for image in model.get("doubtful", []):
+            scores = (f"{image['score']:.4g}", f"{model['threshold']:.4g}")
+            doubtful.add(model["name"], image["name"], *scores)
+    others = [t for t in (doubtful, failed) if t.rows]
+    return [table, *paper_tables(content["fleet"]), *others]
