@@ -119,3 +119,43 @@ def score(
         with ray_cluster() as ray:
             scored(ray, address, engine, missing, target, workers)
     say(target)
+
+
+@main.command()
+@known_errors
+def scaling(
+    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images on the disk.")],
+    engine: Annotated[
+        str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="Sizes of fleets.")] = "1,2",
+    count: Annotated[int, typer.Option(min=1, help="Images, the first of the folder.")] = 96,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
+    store_gbit: Annotated[
+        float, typer.Option(min=0.001, help="That a store gives in a second; for the model.")
+    ] = 100.0,
+    store_requests: Annotated[
+        float, typer.Option(min=1, help="That it answers in a second; for the model.")
+    ] = 5500.0,
+    archive_images: Annotated[int, typer.Option(min=1, help="For the model.")] = 1_000_000,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Time `score` against one process, and model what up to 1000 workers would do."""
+    check_extra("fsspec", "pyarrow", "ray", extra="fleet")
+    from stpm.benchmarks.records.result_file import check_out, write_result
+    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables_fleet import scaling_tables
+    from stpm.fleet.pool import ray_cluster
+    from stpm.fleet.scaling import Stated, scaling_result
+    from stpm.runtime.store import addresses_below
+
+    check_out(out)
+    sizes = sorted({int(size) for size in workers.split(",")})
+    paths = addresses_below(str(images))[:count]
+    stated = Stated(store_gbit, store_requests, archive_images)
+    with ray_cluster() as ray:
+        record = scaling_result(ray, bundle, engine, paths, sizes, rounds, stated)
+    print_tables(scaling_tables(record))
+    if out is not None:
+        write_result(out, record)

@@ -238,6 +238,7 @@ def train(
         precision=precision.value,
         compile=compile_,
     )
+    teacher_images = teacher_images and local(teacher_images)
     teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
     folder, images = _good_images(data, category, good)
     _run(

@@ -50,3 +50,57 @@ class FleetRecord(Header):
 
     kind: Literal["fleet"]
     fleet: Annotated[list[FleetModel], NOT_EMPTY]
+
+
+class ScoringRun(TypedDict):
+    """Images that were scored once over.
+
+    Attributes:
+        contender: "one process", or "fleet".
+        workers: engines at once, of one processor thread each.
+        seconds: of a fleet from asking Ray to the last file: engines are opened in it.
+    """
+
+    contender: Literal["one process", "fleet"]
+    round: int
+    workers: int
+    images: int
+    seconds: float
+
+
+class ScalingModel(TypedDict):
+    """What so many workers would score, and what holds them back."""
+
+    workers: int
+    images_per_second: float
+    limit: str
+
+
+class FleetScalingRecord(Header):
+    """A result of kind "fleet_scaling".
+
+    Attributes:
+        image_bytes: mean size of a file.
+        decode_ms, score_ms: processor time of an image in one process, median over rounds.
+        load_average: of the machine's last minute before and after, beside its cores.
+        images_per_second: medians, by contender and workers; of a fleet without its start,
+            and None where that cannot be told from it.
+        tasks_per_second: that Ray Data hands to workers which do nothing.
+        store_gbit, store_requests: a second; stated, not measured.
+        archive_images: that the model scores.
+        model: from the figures above.
+    """
+
+    kind: Literal["fleet_scaling"]
+    engine: str
+    image_bytes: float
+    decode_ms: float
+    score_ms: float
+    load_average: tuple[float, float]
+    runs: Annotated[list[ScoringRun], NOT_EMPTY]
+    images_per_second: dict[str, float | None]
+    tasks_per_second: float
+    store_gbit: float
+    store_requests: float
+    archive_images: int
+    model: Annotated[list[ScalingModel], NOT_EMPTY]

@@ -11,7 +11,7 @@ import msgspec
 
 from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
-from stpm.benchmarks.records.fleet import FleetRecord
+from stpm.benchmarks.records.fleet import FleetRecord, FleetScalingRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
 from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
@@ -38,6 +38,7 @@ Record = (
     | TrainingSpeedRecord
     | ServingRecord
     | FleetRecord
+    | FleetScalingRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -51,6 +52,7 @@ KINDS: dict[str, Any] = {
     "training_speed": TrainingSpeedRecord,
     "serving": ServingRecord,
     "fleet": FleetRecord,
+    "fleet_scaling": FleetScalingRecord,
 }
 """Every kind of result file, in the order of the report."""
 

@@ -13,7 +13,7 @@ from stpm.benchmarks.report.plots_time import latency_figures, ratio_figure
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
-from stpm.benchmarks.report.tables_fleet import fleet_tables
+from stpm.benchmarks.report.tables_fleet import fleet_tables, scaling_tables
 from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
@@ -34,6 +34,7 @@ TITLES = {
     "training_speed": "Training",
     "serving": "Serving",
     "fleet": "Fleet",
+    "fleet_scaling": "Scoring an archive",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -89,6 +90,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", serving_tables(content))]
         case "fleet":
             return [Block("", fleet_tables(content))]
+        case "fleet_scaling":
+            return [Block("", scaling_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

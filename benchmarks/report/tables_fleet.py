@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stpm.benchmarks.records.accuracy import METRICS
-from stpm.benchmarks.records.fleet import FleetRecord
+from stpm.benchmarks.records.fleet import FleetRecord, FleetScalingRecord
 from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_paper import paper_tables
 
@@ -47,3 +47,32 @@ def fleet_tables(content: FleetRecord) -> list[Table]:
             doubtful.add(model["name"], image["name"], *scores)
     others = [t for t in (doubtful, failed) if t.rows]
     return [table, *paper_tables(content["fleet"]), *others]
+
+
+def scaling_tables(content: FleetScalingRecord) -> list[Table]:
+    """Tabulate a result of kind "fleet_scaling": what was measured, then the model of many."""
+    measured = Table(
+        f"images of {content['image_bytes'] / 1e3:.0f} kB a second, {content['engine']}, a thread "
+        "each",
+        ("", "images a second", "efficiency"),
+    )
+    rates = content["images_per_second"]
+    single = next((rate for name, rate in rates.items() if name.startswith("fleet")), None)
+    for name, rate in rates.items():
+        workers = int(name.rpartition(" ")[2]) if name.startswith("fleet") else 0
+        efficiency = f"{rate / (workers * single):.2f}" if rate and single and workers else ""
+        measured.add(name, "too noisy" if rate is None else f"{rate:.2f}", efficiency)
+    inputs = Table("what the model takes", ("", "value", "from"))
+    inputs.add("decode, ms of a processor", f"{content['decode_ms']:.1f}", "measured")
+    inputs.add("score, ms of a processor", f"{content['score_ms']:.1f}", "measured")
+    inputs.add("kB an image", f"{content['image_bytes'] / 1e3:.0f}", "measured")
+    inputs.add("tasks a second of Ray Data", f"{content['tasks_per_second']:.1f}", "measured")
+    inputs.add("Gbit a second of the store", f"{content['store_gbit']:g}", "stated")
+    inputs.add("requests a second of it", f"{content['store_requests']:g}", "stated")
+    model = Table(
+        f"model: an archive of {content['archive_images']} images",
+        ("workers", "images a second", "held back by"),
+    )
+    for row in content["model"]:
+        model.add(str(row["workers"]), f"{row['images_per_second']:.0f}", row["limit"])
+    return [measured, inputs, model]

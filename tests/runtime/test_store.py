@@ -142,12 +142,13 @@ def test_thresholds_are_not_changed_in_a_copy(store: str, folder: Path, cache: P
     assert there.stdout == expected.stdout
 
 
-def test_training_and_evaluation_take_their_images_from_a_store(
+def test_training_export_and_evaluation_take_their_images_from_a_store(
     store: str, folder: Path, checkpoint_path: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
     from train_cli import flags_for
 
     import stpm.benchmarks.cli
+    import stpm.export.cli
     import stpm.train.cli
 
     def result_of(program: object, *words: object) -> str:
@@ -158,10 +159,15 @@ def test_training_and_evaluation_take_their_images_from_a_store(
     for root, name in ((store, "there"), (folder, "here")):
         flags = flags_for(teacher_file, tmp_path / f"{name}.pt")
         result_of(stpm.train.cli.main, "--good", f"{root}/sets/weave/train/good", *flags)
+        export = ("--ckpt", checkpoint_path, "--engine", ENGINE, "--false-alarm-rate", "0.3")
+        other = ("--calibrate", f"{root}/sets/weave/test/good", "--out", tmp_path / f"{name}.stpm")
+        result_of(stpm.export.cli.main, *export, *other)
         words = ("accuracy", checkpoint_path, "--category", "weave", "--data", f"{root}/sets")
         result_of(stpm.benchmarks.cli.main, *words, "--out", tmp_path / f"{name}.json")
     there, here = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("there", "here"))
     assert there["categories"] == here["categories"]
+    bundles = [Bundle(tmp_path / f"{name}.stpm") for name in ("there", "here")]
+    assert bundles[0].manifest.engines == bundles[1].manifest.engines
     import torch
 
     students = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("there", "here")]
