@@ -17,6 +17,7 @@ from stpm.benchmarks.studies.ablation_command import ablation
 from stpm.benchmarks.studies.drift_command import drift
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, parse_size
+from stpm.runtime.store import local, local_arguments
 
 
 class Scenario(StrEnum):
@@ -72,6 +73,10 @@ def accuracy(
     gallery: Annotated[
         Path | None, typer.Option(help="Folder for pictures of input, heat map and ground truth.")
     ] = None,
+    gallery_count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures of the most doubtful images.", show_default="of all"),
+    ] = None,
 ) -> None:
     """Evaluate checkpoints and bundles on labelled images, compared with the published figures.
 
@@ -82,13 +87,14 @@ def accuracy(
 
     check_out(out)
     content = accuracy_result(
-        models,
-        data,
+        [local(model) for model in models],
+        local(data),
         category=category,
         every=every,
         engine=engine,
         teacher_weights=teacher_weights,
         gallery=gallery,
+        gallery_count=gallery_count,
     )
     show(accuracy_tables(content), content, out)
 
@@ -139,7 +145,7 @@ def latency(
 
     check_out(out)
     cases = LatencyPlan(
-        bundles,
+        [local(bundle) for bundle in bundles],
         engine,
         [s.value for s in scenario] if scenario else SCENARIOS,
         [parse_size(size) for size in image_size] if image_size else None,
@@ -147,7 +153,7 @@ def latency(
         streams or (2,),
         threads or (0,),
     )
-    files = list_images(images) if images else []
+    files = list_images(local(images)) if images else []
     content = latency_result(cases, files, images=count, rounds=rounds)
     show(latency_tables(content), content, out)
 
@@ -195,10 +201,11 @@ def peers(
     from stpm.train.datasets import find_category, open_category
 
     check_out(out)
+    root = local(data)
     content = peers_result(
         ckpt,
-        bundles,
-        open_category(data, category or find_category(ckpt, data)).test_samples()[::every],
+        [local(bundle) for bundle in bundles],
+        open_category(root, category or find_category(ckpt, root)).test_samples()[::every],
         anomalib_python=anomalib,
         teacher_weights=teacher_weights,
         bundles_only=bundles_only,
@@ -247,7 +254,7 @@ def baselines(
         ) from error
     content = baselines_result(
         ckpt,
-        data,
+        local(data),
         category=category,
         every=every,
         train_share=train_share,
@@ -336,12 +343,13 @@ def review(
     if data is not None:
         from stpm.train.datasets import find_category, open_category
 
-        samples = open_category(data, category or find_category(bundle, data)).test_samples()
+        root = local(data)
+        samples = open_category(root, category or find_category(bundle, root)).test_samples()
         goods = [sample.path for sample in samples if not sample.is_anomalous]
         bads = [sample.path for sample in samples if sample.is_anomalous]
     else:
-        goods = find_images(good or []).images
-        bads = find_images(bad).images if bad else []
+        goods = find_images(local_arguments(good or [])).images
+        bads = find_images(local_arguments(bad)).images if bad else []
     with progress("scoring", len(goods) + len(bads)) as on_images:
         made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
     left = f", {made.without_picture} without a picture" if made.without_picture else ""

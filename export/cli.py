@@ -16,6 +16,7 @@ from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.capabilities import processor_precisions
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import Version, command, note, parse_size, refuse_ignored, say
+from stpm.runtime.store import local
 
 if TYPE_CHECKING:
     from stpm.train.checkpoint import Checkpoint
@@ -232,6 +233,9 @@ def export(
         ignored=tuple(ignore or ()),
         min_area=min_area,
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
+    )
+    verify, calibrate, quantize, data = (
+        folder and local(folder) for folder in (verify, calibrate, quantize, data)
     )
     calibration = _folder_or(calibrate, checkpoint.held_out_images(), "--calibrate")
     for flag, folder in (("--verify", verify), ("--calibrate", calibrate)):

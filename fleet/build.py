@@ -22,6 +22,9 @@ DONE = "done.json"
 KEY = "key.txt"
 LOG = "log.txt"
 ACCURACY = "accuracy.json"
+PICTURES = "pictures"
+DOUBTFUL = 4
+"""Images of a model that are shown: in turn a good part and a defect."""
 FIGURES = ("image_auroc", "pixel_auroc", "aupro")
 
 
@@ -38,7 +41,7 @@ def build_model(model: Model) -> dict[str, Any]:
     """
     os.chdir(model.root)
     started = time.monotonic()
-    row: dict[str, Any] = {"name": model.name, "product": model.product.name, "seed": model.seed}
+    row = names_of(model)
     try:
         key = model.content_hash()
         done = _done(model, key)
@@ -51,6 +54,13 @@ def build_model(model: Model) -> dict[str, Any]:
     except (StpmError, OSError) as error:
         row |= {"error": str(error), "seconds": time.monotonic() - started}
     return row | {"reused": False}
+
+
+def names_of(model: Model) -> dict[str, Any]:
+    """Return what tells a model's row from the others."""
+    product = model.product
+    row = {"name": model.name, "product": product.name, "camera": product.camera}
+    return row | {"category": product.category or "", "seed": model.seed}
 
 
 def bundle_path(model: Model) -> Path:
@@ -92,6 +102,7 @@ def _work(model: Model) -> None:
     product = model.product
     if product.data is not None and product.category is not None:
         words = ["accuracy", str(bundle), "--data", product.data, "--category", product.category]
+        words += ["--gallery", str(model.folder / PICTURES), "--gallery-count", str(DOUBTFUL)]
         run_command(model, "benchmarks", [*words, "--out", str(model.folder / ACCURACY)])
 
 
@@ -124,6 +135,7 @@ def _figures(model: Model) -> dict[str, Any]:
     bundle = Bundle(bundle_path(model))
     engine, record = next(iter(bundle.manifest.engines.items()))
     figures: dict[str, float | None] = {}
+    doubtful: list[dict[str, Any]] = []
     accuracy = model.folder / ACCURACY
     if accuracy.is_file():
         result = read_result(accuracy)
@@ -131,6 +143,11 @@ def _figures(model: Model) -> dict[str, Any]:
         (rows,) = result["categories"].values()
         overall = next(r["overall"] for r in rows if r["engine"] == engine)
         figures = {name: overall[name] for name in FIGURES}
+        pictures = [picture for group in result["gallery"].values() for picture in group]
+        doubtful = [
+            {"name": f"{p['kind']}/{Path(p['picture']).stem}", "score": p["score"]}
+            for p in pictures
+        ]
     return {
         "engine": engine,
         "threshold": record.calibration.image_threshold,
@@ -138,6 +155,7 @@ def _figures(model: Model) -> dict[str, Any]:
         "size_bytes": sum(entry.size_bytes for entry in bundle.manifest.files.values()),
         "manifest_sha256": _manifest_hash(model),
         "figures": figures,
+        "doubtful": doubtful,
     }
 
 

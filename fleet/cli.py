@@ -9,7 +9,7 @@ import typer
 
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, progress, say
-from stpm.runtime.serve.options import check_extra
+from stpm.runtime.serve.options import check_extra, model_name
 
 main = typer.Typer(pretty_exceptions_enable=False)
 RECORD = "fleet.json"
@@ -24,7 +24,9 @@ def fleet(_version: Version = False) -> None:
 @main.command()
 @known_errors
 def train(
-    plan: Annotated[Path, typer.Argument(help="fleet.toml: products, seeds and common flags.")],
+    plan: Annotated[
+        Path, typer.Argument(help="fleet.toml: products, cameras, seeds and common flags.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -44,7 +46,7 @@ def train(
     from stpm.benchmarks.report.document import write_report
     from stpm.benchmarks.report.tables import print_tables
     from stpm.benchmarks.report.tables_fleet import fleet_tables
-    from stpm.fleet.build import ACCURACY, build_model, bundle_path
+    from stpm.fleet.build import ACCURACY, build_model, bundle_path, names_of
     from stpm.fleet.plan import read_plan
     from stpm.fleet.pool import ray_cluster, run_tasks
 
@@ -62,8 +64,7 @@ def train(
             ray, build_model, found.models, cpus=found.cpus, gpus=found.gpus, on_row=on_row
         )
     named = [
-        {"name": m.name, "product": m.product.name, "seed": m.seed, "seconds": 0.0, "reused": False}
-        | row
+        names_of(m) | {"seconds": 0.0, "reused": False} | row
         for m, row in zip(found.models, rows, strict=True)
     ]
     good = [m for m, row in zip(found.models, rows, strict=True) if "error" not in row]
@@ -104,17 +105,57 @@ def score(
     from stpm.fleet.pool import ray_cluster
     from stpm.fleet.score import done_before
     from stpm.fleet.score import score as scored
-    from stpm.fleet.store import list_images, local_bundle
     from stpm.runtime.bundle.archive import Bundle
+    from stpm.runtime.store import addresses_below, is_remote, local
 
-    with local_bundle(bundle) as folder:
-        Bundle(folder)
-        target = out or Path(f"{folder.name.removesuffix('.stpm')}_scores")
-        found = list_images(images)
-        done = done_before(target)
-        missing = [path for path in found if path not in done]
-        note(f"{images}: {len(found)} images, {len(found) - len(missing)} scored before")
-        if missing:
-            with ray_cluster() as ray:
-                scored(ray, folder, engine, missing, target, workers)
+    opened = Bundle(local(bundle))
+    target = out or Path(f"{model_name(opened)}_scores")
+    found = addresses_below(images)
+    done = done_before(target)
+    missing = [path for path in found if path not in done]
+    note(f"{images}: {len(found)} images, {len(found) - len(missing)} scored before")
+    if missing:
+        address = bundle if is_remote(bundle) else str(opened.path.absolute())
+        with ray_cluster() as ray:
+            scored(ray, address, engine, missing, target, workers)
     say(target)
+
+
+@main.command()
+@known_errors
+def scaling(
+    bundle: Annotated[Path, typer.Argument(help="The folder NAME.stpm.")],
+    images: Annotated[Path, typer.Argument(help="Folder of images on the disk.")],
+    engine: Annotated[
+        str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
+    ] = None,
+    workers: Annotated[str, typer.Option(help="Sizes of fleets.")] = "1,2",
+    count: Annotated[int, typer.Option(min=1, help="Images, the first of the folder.")] = 96,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
+    store_gbit: Annotated[
+        float, typer.Option(min=0.001, help="That a store gives in a second; for the model.")
+    ] = 100.0,
+    store_requests: Annotated[
+        float, typer.Option(min=1, help="That it answers in a second; for the model.")
+    ] = 5500.0,
+    archive_images: Annotated[int, typer.Option(min=1, help="For the model.")] = 1_000_000,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+) -> None:
+    """Time `score` against one process, and model what up to 1000 workers would do."""
+    check_extra("fsspec", "pyarrow", "ray", extra="fleet")
+    from stpm.benchmarks.records.result_file import check_out, write_result
+    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables_fleet import scaling_tables
+    from stpm.fleet.pool import ray_cluster
+    from stpm.fleet.scaling import Stated, scaling_result
+    from stpm.runtime.store import addresses_below
+
+    check_out(out)
+    sizes = sorted({int(size) for size in workers.split(",")})
+    paths = addresses_below(str(images))[:count]
+    stated = Stated(store_gbit, store_requests, archive_images)
+    with ray_cluster() as ray:
+        record = scaling_result(ray, bundle, engine, paths, sizes, rounds, stated)
+    print_tables(scaling_tables(record))
+    if out is not None:
+        write_result(out, record)

@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stpm.fleet.store import read
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.result import Result
 from stpm.runtime.partial import leftovers, partial_path
+from stpm.runtime.store import read
 
 REGION = pa.struct(
     [
@@ -37,6 +37,10 @@ SCHEMA = pa.schema(
 )
 """A row an image: of one that cannot be read, `path` and `error` alone."""
 BATCH = 16
+"""Images that a worker is given at a time."""
+LEAST_BLOCKS = 1000
+BLOCKS_OF_A_WORKER = 16
+"""So that workers end at about the same time."""
 RUN = "run"
 """Kind of the folder beside the others' that a run writes into; see `partial_path`."""
 WORKER_CPUS = 0.5
@@ -111,14 +115,46 @@ def _paths_in(file: Path) -> list[str] | None:
     return paths
 
 
+def block_count(images: int, workers: int) -> int:
+    """Return into how many tasks images are cut, each of which ends as a file.
+
+    A killed run loses a task of each worker; a million images are no million tasks.
+    """
+    return max(1, min(-(-images // BATCH), max(LEAST_BLOCKS, BLOCKS_OF_A_WORKER * workers)))
+
+
+def spread(paths: Sequence[str], worker: type, arguments: tuple[Any, ...], workers: int) -> Any:
+    """Return what Ray Data gives when so many workers have tables of paths; it is lazy.
+
+    Args:
+        paths: of the images.
+        worker: a class whose objects map a table with `path` to one of results.
+        arguments: of the class.
+        workers: objects of it that run at once.
+    """
+    data = importlib.import_module("ray.data")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    data.DataContext.get_current().enable_progress_bars = False
+    blocks = block_count(len(paths), workers)
+    dataset = data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
+    return dataset.map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=BATCH,
+        batch_format="pyarrow",
+        compute=data.ActorPoolStrategy(size=workers),
+        num_cpus=WORKER_CPUS,
+    )
+
+
 def score(
-    ray: Any, bundle: Path, engine: str | None, paths: Sequence[str], out: Path, workers: int
+    ray: Any, bundle: str, engine: str | None, paths: Sequence[str], out: Path, workers: int
 ) -> None:
     """Score images into Parquet files of a folder.
 
     Args:
         ray: from `stpm.fleet.pool.ray_cluster`.
-        bundle: on a disk that every worker sees.
+        bundle: on a disk that every worker sees, or in a store, from which each machine copies it.
         engine: None takes the fastest.
         paths: of the images.
         out: the folder, seen by every worker.
@@ -127,19 +163,7 @@ def score(
     Raises:
         BackendError: a worker's engine fails.
     """
-    data = importlib.import_module("ray.data")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    data.DataContext.get_current().enable_progress_bars = False
-    blocks = max(1, -(-len(paths) // BATCH))
-    dataset = data.from_items([{"path": path} for path in paths], override_num_blocks=blocks)
-    scored = dataset.map_batches(
-        Scorer,
-        fn_constructor_args=(str(bundle.absolute()), engine),
-        batch_size=BATCH,
-        batch_format="pyarrow",
-        compute=data.ActorPoolStrategy(size=workers),
-        num_cpus=WORKER_CPUS,
-    )
+    scored = spread(paths, Scorer, (bundle, engine), workers)
     run = partial_path(out, RUN)
     run.mkdir(parents=True)
     try:

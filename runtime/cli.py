@@ -20,6 +20,7 @@ from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.output.overlay import save_pictures
 from stpm.runtime.output.picture_names import picture_stems
 from stpm.runtime.output.result import Result, Verdict
+from stpm.runtime.store import local, local_arguments, shown
 
 EXIT_ANOMALY = 3
 C_SOURCES = Path(__file__).parent / "c"
@@ -32,10 +33,15 @@ def _print_c_sources(wanted: bool) -> None:
 
 
 def run(
-    bundle: Annotated[Path | None, typer.Argument(help="The folder NAME.stpm.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(help="The folder NAME.stpm, or s3://... of one.")
+    ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, globs, or - for a list of paths on standard input."),
+        typer.Argument(
+            help="Files, folders, globs, s3://..., gs://..., https://..., or - for a list of paths "
+            "on standard input."
+        ),
     ] = None,
     engine: Annotated[
         str | None,
@@ -95,12 +101,12 @@ def run(
         raise typer.BadParameter("give a bundle and images, a bundle and --replay, or --engines.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
-    note(f"{bundle}: engine {detector.engine_name}, threshold {threshold:.4g}")
+    note(f"{shown(detector.bundle.path)}: engine {detector.engine_name}, threshold {threshold:.4g}")
     if replay_of is not None:
         _replay(detector, replay_of)
         return
     assert images
-    found = find_images(images, save)
+    found = find_images(local_arguments(images), save)
     stems = picture_stems(found.images) if save is not None else {}
     for path, stem in stems.items():
         if not path.name.startswith(stem.name):
@@ -114,7 +120,7 @@ def run(
             image = load_image(path, detector.bundle.manifest.input.bit_depth)
             result = detector(image)
         except DataError as error:
-            note(f"error: {error}")
+            note(f"error: {shown(error)}")
             continue
         verdicts[result.verdict] += 1
         say(_line(path, result, as_json))
@@ -144,6 +150,7 @@ def _print_engines(bundle: Path | None, as_json: bool) -> None:
     """Print what a person with a new machine wants to know; commands that help are in the rows."""
     states = engine_states()
     if bundle is not None:
+        bundle = local(bundle)
         Bundle(bundle)  # a bundle that no engine can open is said once
         states = tried_with(bundle, states)
     if as_json:
@@ -167,9 +174,9 @@ def _summary(verdicts: Counter[Verdict], left_out: Counter[str], refused: int) -
 
 def _line(path: Path, result: Result, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"image": str(path)} | result.summary())
+        return json.dumps({"image": shown(path)} | result.summary())
     verdict = "ok" if result.verdict == "ok" else result.verdict.upper()
-    return f"{verdict:9}  {result.score:.6g}  {result.threshold:.6g}  {path}"
+    return f"{verdict:9}  {result.score:.6g}  {result.threshold:.6g}  {shown(path)}"
 
 
 main = command(run)

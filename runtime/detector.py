@@ -33,6 +33,7 @@ from stpm.runtime.images.preprocess import ImageSource, load_image
 from stpm.runtime.output.map_score import MapScore
 from stpm.runtime.output.result import Result, RoiResult, verdict_of
 from stpm.runtime.replay import map_score_of, verified_engine
+from stpm.runtime.store import local
 
 
 class Detector:
@@ -59,7 +60,8 @@ class Detector:
         """Open a bundle, check its hashes, and replay its golden images.
 
         Args:
-            bundle: the folder NAME.stpm, or one opened before.
+            bundle: the folder NAME.stpm, its address in a store such as s3://..., or one opened
+                before.
             engine: a key of `stpm.runtime.backends.ENGINES`; None takes the fastest one that is
                 installed and that the bundle names. Whether it also ran at export stands in the
                 manifest (`verified`); either way it has to reproduce the golden images here.
@@ -69,10 +71,12 @@ class Detector:
 
         Raises:
             BundleError: the bundle is malformed or altered.
-            BackendError: no engine that the bundle names is installed, or it cannot run here.
+            BackendError: no engine that the bundle names is installed, or it cannot run here, or
+                the store cannot be reached.
+            DataError: the store has no such bundle.
             ParityError: on this machine the engine does not reproduce the golden images.
         """
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(local(bundle))
         self.engine_name = engine or self._fastest_engine()
         self.calibration = calibration_of(self.bundle, self.engine_name)
         self.map_score = map_score_of(self.bundle, self.calibration.roi_weights)

@@ -23,6 +23,7 @@ from stpm.runtime.output.console import (
     refuse_ignored,
     say,
 )
+from stpm.runtime.store import local
 
 if TYPE_CHECKING:
     from stpm.train.methods import Config, TeacherSource
@@ -63,7 +64,7 @@ def train(
         str | None, typer.Option(help="Category of --data, the normal class.")
     ] = None,
     good: Annotated[
-        Path | None, typer.Option(help="Any folder of good images, instead of --data.")
+        Path | None, typer.Option(help="Any folder of good images, or s3://..., instead of --data.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Checkpoint to write.", show_default="CATEGORY.pt")
@@ -256,6 +257,7 @@ def train(
         precision=precision.value,
         compile=compile_,
     )
+    teacher_images = teacher_images and local(teacher_images)
     teacher = TeacherSource(teacher_weights, teacher_images, teacher_folder)
     folder, images = _good_images(data, category, good)
     _run(
@@ -288,10 +290,11 @@ def _good_images(
     from stpm.train.datasets import list_images, open_category
 
     if data is not None and category is not None:
-        found = open_category(data, category)
+        found = open_category(local(data), category)
         return found.folder, found.good_images()
     assert good is not None, "one of the two sources was given"
-    return good, list_images(good)
+    folder = local(good)
+    return folder, list_images(folder)
 
 
 def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:

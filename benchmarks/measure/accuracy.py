@@ -271,16 +271,31 @@ def summarise(accuracies: Sequence[Accuracy]) -> list[Summary]:
 
 
 def save_gallery(
-    detector: Detector, samples: Sequence[Sample], folder: Path
+    detector: Detector,
+    samples: Sequence[Sample],
+    scores: NDArray[np.float32],
+    folder: Path,
+    count: int | None = None,
 ) -> list[dict[str, Any]]:
     """Write input, heat map, overlay and ground truth side by side, a picture a test image.
+
+    Args:
+        detector: that scored the images.
+        samples: the images.
+        scores: float32 (N,), theirs.
+        folder: to write into.
+        count: pictures of so many that are doubtful; None takes all.
 
     Returns:
         An entry a picture, the doubtful ones first: good parts from the highest score down and
         defective parts from the lowest up, in turn.
     """
+    pairs = list(zip(samples, scores.tolist(), strict=True))
+    good = sorted((p for p in pairs if p[0].kind == GOOD), key=lambda p: -p[1])
+    bad = sorted((p for p in pairs if p[0].kind != GOOD), key=lambda p: p[1])
+    doubtful = [p[0] for both in zip_longest(good, bad) for p in both if p is not None]
     entries: list[dict[str, Any]] = []
-    for sample in samples:
+    for sample in doubtful[:count]:
         image = read_image(sample.path, detector.bundle.manifest.input.bit_depth)
         mask = read_mask(sample, (image.shape[0], image.shape[1]))
         path = folder / sample.kind / f"{sample.name}.png"
@@ -289,10 +304,7 @@ def save_gallery(
         side_by_side(image, result, mask if sample.is_anomalous else None).save(path)
         entry = {"picture": str(path), "kind": sample.kind, "score": result.score}
         entries.append(entry | {"is_anomalous": result.is_anomalous})
-    good = sorted((e for e in entries if e["kind"] == GOOD), key=lambda e: -e["score"])
-    bad = sorted((e for e in entries if e["kind"] != GOOD), key=lambda e: e["score"])
-    pairs = zip_longest(good, bad)
-    return [entry for pair in pairs for entry in pair if entry is not None]
+    return entries
 
 
 def accuracy_result(
@@ -304,6 +316,7 @@ def accuracy_result(
     engine: str | None = None,
     teacher_weights: Path | None = None,
     gallery: Path | None = None,
+    gallery_count: int | None = None,
 ) -> AccuracyRecord:
     """Evaluate checkpoints and bundles, and return the content of a result file.
 
@@ -315,6 +328,7 @@ def accuracy_result(
         engine: of bundles; None takes every one that is verified and installed.
         teacher_weights: for the authors' checkpoints.
         gallery: folder for pictures; None makes none.
+        gallery_count: pictures of so many doubtful images; None takes all.
 
     Raises:
         DataError: there is no such category, or an image cannot be used.
@@ -324,12 +338,17 @@ def accuracy_result(
     for model in models:
         name = category or find_category(model, data)
         samples = open_category(data, name).test_samples()[::every]
+        measured: list[Accuracy] = []
         for candidate in candidates(model, engine, teacher_weights):
             label = f"{candidate.name} on {candidate.engine}"
             with progress(label, len(samples)) as on_images:
-                outcomes.setdefault(name, []).append(measure(candidate, samples, on_images))
+                measured.append(measure(candidate, samples, on_images))
+        outcomes.setdefault(name, []).extend(measured)
         if gallery is not None and model.is_dir():
-            pictures[name] = save_gallery(Detector(model, engine), samples, gallery / name)
+            scores = measured[0].evaluation.pred_scores
+            pictures[name] = save_gallery(
+                Detector(model, engine), samples, scores, gallery / name, gallery_count
+            )
             note(f"{gallery / name}: {len(pictures[name])} pictures")
     everything = [accuracy for found in outcomes.values() for accuracy in found]
     content = header("accuracy", list(models)) | {

@@ -12,7 +12,7 @@ import msgspec
 from stpm.benchmarks.records.accuracy import AccuracyRecord
 from stpm.benchmarks.records.device import DeviceRecord
 from stpm.benchmarks.records.drift import DriftRecord
-from stpm.benchmarks.records.fleet import FleetRecord
+from stpm.benchmarks.records.fleet import FleetRecord, FleetScalingRecord
 from stpm.benchmarks.records.header import SCHEMA_VERSION
 from stpm.benchmarks.records.live import LiveRecord
 from stpm.benchmarks.records.plan import PlanRecord
@@ -46,6 +46,7 @@ Record = (
     | PlanRecord
     | ShadowRecord
     | DriftRecord
+    | FleetScalingRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -63,6 +64,7 @@ KINDS: dict[str, Any] = {
     "plan": PlanRecord,
     "shadow": ShadowRecord,
     "drift": DriftRecord,
+    "fleet_scaling": FleetScalingRecord,
 }
 """Every kind of result file, in the order of the report."""
 

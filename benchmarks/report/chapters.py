@@ -15,7 +15,7 @@ from stpm.benchmarks.report.tables import Table
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables, one_engine_each
 from stpm.benchmarks.report.tables_device import device_tables
 from stpm.benchmarks.report.tables_drift import drift_tables
-from stpm.benchmarks.report.tables_fleet import fleet_tables
+from stpm.benchmarks.report.tables_fleet import fleet_tables, scaling_tables
 from stpm.benchmarks.report.tables_live import live_tables
 from stpm.benchmarks.report.tables_plan import plan_tables
 from stpm.benchmarks.report.tables_serving import serving_tables
@@ -43,6 +43,7 @@ TITLES = {
     "plan": "Cycle time",
     "shadow": "Another bundle in the shadow",
     "drift": "Drift",
+    "fleet_scaling": "Scoring an archive",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -106,6 +107,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", shadow_tables(content))]
         case "drift":
             return [Block("", drift_tables(content), drift_figures(content, name))]
+        case "fleet_scaling":
+            return [Block("", scaling_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

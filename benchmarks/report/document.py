@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -128,8 +129,17 @@ def write_report(paths: Sequence[Path], out: Path) -> list[str]:
         raise DataError(left_out[0])
     blocks += [("ablation", ablation_block(lines))] if lines else []
     report = assemble(results, blocks)
-    write_whole(out, markdown(report) if out.suffix == ".md" else page(report, pictures))
+    write_whole(out, markdown(report) if out.suffix == ".md" else page(report, _titled(pictures)))
     return left_out
+
+
+def _titled(groups: Sequence[Group]) -> list[Group]:
+    """Name groups by their models as well where several have the same title."""
+    times = Counter(group.title for group in groups)
+    return [
+        replace(group, title=f"{group.title}, {group.models}") if times[group.title] > 1 else group
+        for group in groups
+    ]
 
 
 def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:

@@ -35,6 +35,7 @@ class Group:
 
     Attributes:
         title: the category, or what was compared.
+        models: that it is of.
         entries: the first pictures that a result names.
         panels: what each of them shows.
         order: of them, in a sentence.
@@ -42,6 +43,7 @@ class Group:
     """
 
     title: str
+    models: str
     entries: Sequence[Entry]
     panels: str
     order: str
@@ -96,6 +98,7 @@ def _of_accuracy(content: AccuracyRecord, folder: Path) -> list[Group]:
     return [
         Group(
             category,
+            ", ".join(content["models"]),
             [_entry(picture, folder) for picture in pictures[:PER_GROUP]],
             panels="Input, heat map and overlay",
             order="The most doubtful first: good parts from the highest score down and defective "
@@ -114,6 +117,7 @@ def _of_shadow(content: ShadowRecord, folder: Path) -> list[Group]:
     ]
     group = Group(
         f"{content['new']['name']} in place of {content['old']['name']}",
+        content["new"]["name"],
         entries,
         panels="Input and maps of both bundles",
         order="Changed decisions, the worst first: those where the new bundle is known to be "

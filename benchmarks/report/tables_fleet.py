@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from stpm.benchmarks.records.accuracy import METRICS
-from stpm.benchmarks.records.fleet import FleetRecord
+from stpm.benchmarks.records.fleet import FleetRecord, FleetScalingRecord
 from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables_paper import paper_tables
 
 FIGURES = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "aupro")}
 
 
 def fleet_tables(content: FleetRecord) -> list[Table]:
-    """Tabulate a result of kind "fleet": a model a row, then the means over them."""
+    """Tabulate a result of kind "fleet": a model a row, their means, the paper's, worst images."""
     table = Table(
         f"{len(content['fleet'])} models",
         ("", *FIGURES.values(), "threshold", "MB", "seconds", "state"),
@@ -39,4 +40,39 @@ def fleet_tables(content: FleetRecord) -> list[Table]:
     for model in content["fleet"]:
         if "error" in model:
             failed.add(model["name"], model["error"])
-    return [table, failed] if failed.rows else [table]
+    doubtful = Table("the most doubtful images", ("", "image", "score", "threshold"))
+    for model in content["fleet"]:
+        for image in model.get("doubtful", []):
+            scores = (f"{image['score']:.4g}", f"{model['threshold']:.4g}")
+            doubtful.add(model["name"], image["name"], *scores)
+    others = [t for t in (doubtful, failed) if t.rows]
+    return [table, *paper_tables(content["fleet"]), *others]
+
+
+def scaling_tables(content: FleetScalingRecord) -> list[Table]:
+    """Tabulate a result of kind "fleet_scaling": what was measured, then the model of many."""
+    measured = Table(
+        f"images of {content['image_bytes'] / 1e3:.0f} kB a second, {content['engine']}, a thread "
+        "each",
+        ("", "images a second", "efficiency"),
+    )
+    rates = content["images_per_second"]
+    single = next((rate for name, rate in rates.items() if name.startswith("fleet")), None)
+    for name, rate in rates.items():
+        workers = int(name.rpartition(" ")[2]) if name.startswith("fleet") else 0
+        efficiency = f"{rate / (workers * single):.2f}" if rate and single and workers else ""
+        measured.add(name, "too noisy" if rate is None else f"{rate:.2f}", efficiency)
+    inputs = Table("what the model takes", ("", "value", "from"))
+    inputs.add("decode, ms of a processor", f"{content['decode_ms']:.1f}", "measured")
+    inputs.add("score, ms of a processor", f"{content['score_ms']:.1f}", "measured")
+    inputs.add("kB an image", f"{content['image_bytes'] / 1e3:.0f}", "measured")
+    inputs.add("tasks a second of Ray Data", f"{content['tasks_per_second']:.1f}", "measured")
+    inputs.add("Gbit a second of the store", f"{content['store_gbit']:g}", "stated")
+    inputs.add("requests a second of it", f"{content['store_requests']:g}", "stated")
+    model = Table(
+        f"model: an archive of {content['archive_images']} images",
+        ("workers", "images a second", "held back by"),
+    )
+    for row in content["model"]:
+        model.add(str(row["workers"]), f"{row['images_per_second']:.0f}", row["limit"])
+    return [measured, inputs, model]

@@ -14,6 +14,7 @@ from stpm.benchmarks.report.tables import Table, print_tables
 from stpm.benchmarks.studies.ablation_cells import Axis, cells, check_names, paper_figures
 from stpm.runtime.errors import DataError, StpmError
 from stpm.runtime.output.console import known_errors, note, parse_size
+from stpm.runtime.store import local
 
 if TYPE_CHECKING:
     from stpm.benchmarks.studies.ablation import Run
@@ -58,7 +59,7 @@ def ablation(
     from stpm.benchmarks.studies.ablation import Run
     from stpm.train.datasets import category_names, open_category
 
-    size = parse_size(input_size)
+    size, data = parse_size(input_size), local(data)
     by_name, default = _weights(teacher_weights or [])
     chosen = cells(axis, by_name, default)
     check_names(cell or [], [c.name for c in chosen], "--cell")

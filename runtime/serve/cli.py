@@ -11,9 +11,12 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.output.console import Version, known_errors, note, say
 from stpm.runtime.serve.kserve import inference_service
 from stpm.runtime.serve.options import TritonBackend, TritonOptions, check_extra, model_name
+from stpm.runtime.store import local
 
 main = typer.Typer(pretty_exceptions_enable=False)
-ServedBundle = Annotated[Path, typer.Argument(help="The folder NAME.stpm.")]
+ServedBundle = Annotated[
+    Path, typer.Argument(help="The folder NAME.stpm, or its s3://... address.")
+]
 Name = Annotated[
     str | None, typer.Option(help="Name of the model.", show_default="the bundle's folder")
 ]
@@ -35,15 +38,15 @@ def triton(
     backend: Annotated[
         TritonBackend,
         typer.Option(
-            help="onnxruntime runs only the graph; python runs stpm inside Triton, with any engine "
-            "and any image size."
+            help="onnxruntime runs only the graph; tensorrt runs the bundle's plan; python runs "
+            "stpm inside Triton, with any engine and any image size."
         ),
     ] = TritonBackend.ONNXRUNTIME,
     engine: Annotated[
         str | None,
         typer.Option(
             help="Engine whose thresholds are served; with --backend python it also runs.",
-            show_default="onnxruntime; with --backend python the fastest on the server",
+            show_default="that of the backend; with --backend python the fastest on the server",
         ),
     ] = None,
     instances: Annotated[
@@ -69,15 +72,15 @@ def triton(
     from stpm.runtime.serve.triton_repository import write_model
 
     options = TritonOptions(backend, engine, instances, max_queue, queue_delay_us, timeout_ms)
-    opened = Bundle(bundle)
+    opened = Bundle(local(bundle))
     folder = write_model(opened, repository, options, name)
     contract = opened.manifest.input
-    if backend is TritonBackend.ONNXRUNTIME and contract.batch[0] == contract.batch[1]:
+    if backend is not TritonBackend.PYTHON and contract.batch[0] == contract.batch[1]:
         note(
             f"{bundle}: its graph takes {contract.batch[0]} image(s) per run, so no batches "
             "are formed; to allow batches, export with --batch 1..8"
         )
-    if backend is TritonBackend.ONNXRUNTIME and contract.resize == "host":
+    if backend is not TritonBackend.PYTHON and contract.resize == "host":
         height, width = contract.size
         note(
             f"{bundle}: takes images of {height}x{width}; for the camera's image size, "
@@ -99,7 +102,7 @@ def openvino(
     check_extra("onnx")
     from stpm.runtime.serve.openvino_repository import write_model
 
-    say(write_model(Bundle(bundle), repository, name))
+    say(write_model(Bundle(local(bundle)), repository, name))
 
 
 @main.command()
@@ -150,7 +153,7 @@ def verify(
     from stpm.runtime.serve.clients import TritonClient
     from stpm.runtime.serve.verify import verify as verified
 
-    opened = Bundle(bundle)
+    opened = Bundle(local(bundle))
     model = name or model_name(opened)
     for protocol, address in addresses:
         client = TritonClient(protocol, address, timeout_s)

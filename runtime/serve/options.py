@@ -15,10 +15,14 @@ class TritonBackend(StrEnum):
 
     ONNXRUNTIME = "onnxruntime"
     PYTHON = "python"
+    TENSORRT = "tensorrt"
 
 
 ONNX_ENGINES = ("onnxruntime", "onnxruntime-cuda")
 """Engines whose thresholds fit what Triton's ONNX Runtime backend runs; the first by default."""
+
+PLAN_ENGINE = "tensorrt"
+"""The engine whose file Triton's TensorRT backend loads; one of TensorRT-RTX it does not."""
 
 BUNDLE = "bundle.stpm"
 """The bundle's folder beside the launcher of the Python backend."""

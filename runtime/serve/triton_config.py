@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,21 @@ WARMUP = "warmup"
 """The folder where Triton looks for files of its warm-up."""
 VARIABLE = -1
 """A side of any length."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model of the repository as it is written.
+
+    Attributes:
+        config: its `ModelConfig`.
+        files: of a version's folder, by name.
+        warmup: files of its warm-up.
+    """
+
+    config: Any
+    files: Mapping[str, bytes]
+    warmup: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def model_config(bundle: Bundle, name: str, version: int, options: TritonOptions) -> Any:
@@ -39,7 +55,7 @@ def model_config(bundle: Bundle, name: str, version: int, options: TritonOptions
     """
     contract = bundle.manifest.input
     batched = contract.batch[0] < contract.batch[1] or options.backend is TritonBackend.PYTHON
-    if contract.batch[0] > 1 and options.backend is TritonBackend.ONNXRUNTIME and batched:
+    if contract.batch[0] > 1 and options.backend is not TritonBackend.PYTHON and batched:
         raise BundleError(
             f"{bundle.path}: takes batches of {contract.batch[0]} to {contract.batch[1]} "
             "images, expected a minimum of 1, because Triton also sends single images; use "
@@ -85,11 +101,14 @@ def parameters(bundle: Bundle, version: int, options: TritonOptions) -> dict[str
         "golden_sha256": manifest.files[GOLDEN].sha256,
     }
     if options.engine:
-        calibration = manifest.engines[options.engine].calibration
+        record = manifest.engines[options.engine]
         values |= {
-            "image_threshold": repr(calibration.image_threshold),
-            "pixel_threshold": repr(calibration.pixel_threshold),
+            "image_threshold": repr(record.calibration.image_threshold),
+            "pixel_threshold": repr(record.calibration.pixel_threshold),
         }
+        if record.file is not None:
+            built_for = {key: record.built_with.get(key, "") for key in (options.engine, "device")}
+            values |= {"engine_sha256": manifest.files[record.file].sha256} | built_for
     return {f"{version}.{key}": value for key, value in values.items()}
 
 
@@ -117,6 +136,7 @@ def interface(config: Any) -> str:
     """Return what all versions of a model must have in common, as text."""
     kept = pb.ModelConfig(
         backend=config.backend,
+        platform=config.platform,
         max_batch_size=config.max_batch_size,
         input=config.input,
         output=config.output,

@@ -17,6 +17,7 @@ from stpm.runtime.serve.folders import check_name, next_version, write_files
 from stpm.runtime.serve.options import (
     BUNDLE,
     ONNX_ENGINES,
+    PLAN_ENGINE,
     TritonBackend,
     TritonOptions,
     check_graph_scores,
@@ -25,12 +26,14 @@ from stpm.runtime.serve.options import (
 )
 from stpm.runtime.serve.triton_config import (
     WARMUP,
+    ServedModel,
     config_from_text,
     config_text,
     interface,
     model_config,
     warmup_files,
 )
+from stpm.runtime.serve.triton_ensemble import ensemble_models, part_names
 from stpm.runtime.serve.verdict_graph import with_verdict
 
 CONFIG = "config.pbtxt"
@@ -57,7 +60,8 @@ def write_model(
 ) -> Path:
     """Add a bundle to a model repository, whole or not at all.
 
-    A model that is there gets a further version beside the ones it has.
+    A model that is there gets a further version beside the ones it has. Of a plan's three models
+    the one that clients ask comes last.
 
     Args:
         bundle: to serve; all its files are hashed.
@@ -75,23 +79,27 @@ def write_model(
     """
     name = check_name(name or model_name(bundle))
     options = with_engine(bundle, options)
-    model = repository / name
-    version = next_version(model)
-    config = model_config(bundle, name, version, options)
-    if model.exists():
-        _join(config, model)
-    files = version_files(bundle, options)
+    is_plan = options.backend is TritonBackend.TENSORRT
+    parts = [*part_names(name), name] if is_plan else [name]
+    version = max(next_version(repository / part) for part in parts)
+    models = served_models(bundle, name, version, options)
+    for model in models:
+        if (repository / model.config.name).exists():
+            _join(model.config, repository / model.config.name)
     # Beside the repository: Triton takes every folder in it for a model.
     staging = partial_path(repository.absolute().with_name(f"{repository.absolute().name}.{name}"))
     try:
-        write_files(staging / str(version), files)
-        write_files(staging / WARMUP, warmup_files(bundle))
-        (staging / CONFIG).write_text(config_text(config), encoding="utf-8")
+        for model in models:
+            folder = staging / model.config.name
+            write_files(folder / str(version), model.files)
+            write_files(folder / WARMUP, model.warmup)
+            (folder / CONFIG).write_text(config_text(model.config), encoding="utf-8")
         repository.mkdir(parents=True, exist_ok=True)
-        _publish(staging, model, version)
+        for part in parts:
+            _publish(staging / part, repository / part, version)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return model / str(version)
+    return repository / name / str(version)
 
 
 def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
@@ -102,15 +110,38 @@ def with_engine(bundle: Bundle, options: TritonOptions) -> TritonOptions:
             calibration_of(bundle, options.engine)
         return options
     check_graph_scores(bundle)
-    engine = options.engine or ONNX_ENGINES[0]
-    if engine not in ONNX_ENGINES:
-        known = f"one of {', '.join(ONNX_ENGINES)}" if engine in ENGINES else "a known engine"
+    fitting = (PLAN_ENGINE,) if options.backend is TritonBackend.TENSORRT else ONNX_ENGINES
+    engine = options.engine or fitting[0]
+    if engine not in fitting:
+        known = f"one of {', '.join(fitting)}" if engine in ENGINES else "a known engine"
         raise BackendError(
-            f"got --engine {engine} for Triton's ONNX Runtime backend, expected {known}; use "
+            f"got --engine {engine} for Triton's {options.backend} backend, expected {known}; use "
             "--backend python, which runs every engine."
         )
+    if options.backend is TritonBackend.TENSORRT:
+        _check_plan(bundle)
     calibration_of(bundle, engine)
     return replace(options, engine=engine)
+
+
+def _check_plan(bundle: Bundle) -> None:
+    record = bundle.manifest.engines.get(PLAN_ENGINE)
+    if record is None or record.file is None:
+        raise BackendError(
+            f"{bundle.path}: brings no TensorRT plan, only {', '.join(bundle.manifest.engines)}; "
+            "export it with --engine tensorrt on the server's GPU and TensorRT, or leave out "
+            "--backend tensorrt."
+        )
+
+
+def served_models(
+    bundle: Bundle, name: str, version: int, options: TritonOptions
+) -> list[ServedModel]:
+    """Return what is written into the repository for a bundle."""
+    if options.backend is TritonBackend.TENSORRT:
+        return ensemble_models(bundle, name, version, options)
+    config = model_config(bundle, name, version, options)
+    return [ServedModel(config, version_files(bundle, options), warmup_files(bundle))]
 
 
 def version_files(bundle: Bundle, options: TritonOptions) -> Mapping[str, bytes]:
@@ -148,8 +179,8 @@ def _publish(staging: Path, model: Path, version: int) -> None:
     if not model.exists():
         staging.rename(model)
         return
-    (model / WARMUP).mkdir(exist_ok=True)
-    for file in (staging / WARMUP).iterdir():
+    for file in (staging / WARMUP).glob("*"):
+        (model / WARMUP).mkdir(exist_ok=True)
         file.replace(model / WARMUP / file.name)
     (staging / str(version)).rename(model / str(version))
     (staging / CONFIG).replace(model / CONFIG)

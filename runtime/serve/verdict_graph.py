@@ -1,4 +1,4 @@
-"""The deployment graph with thresholds and verdict as outputs, for servers that run it bare."""
+"""Thresholds and verdict as ONNX: in the deployment graph, or alone behind a model without them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ SCORE = "pred_score"
 FLAT_SCORE = "fp32/serve/pred_score"
 """The graph's own score, (N,)."""
 THRESHOLDS = ("threshold", "pixel_threshold")
+OPSET, IR_VERSION = 17, 8
+"""Of `verdict_alone`: old enough for the ONNX Runtime of every Triton in use."""
 
 
 def with_verdict(model: bytes, calibration: Calibration) -> bytes:
@@ -34,8 +36,39 @@ def with_verdict(model: bytes, calibration: Calibration) -> bytes:
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [FLAT_SCORE if name == SCORE else name for name in names]
+    graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "fp32/serve/axis"))
+    graph.node.append(_node("Unsqueeze", [FLAT_SCORE, "fp32/serve/axis"], SCORE))
+    outputs = {value.name: value for value in graph.output}
+    batch = outputs.pop(SCORE).type.tensor_type.shape.dim[0]
+    images = batch.dim_param or batch.dim_value
+    del graph.output[:]
+    graph.output.extend(outputs.values())
+    graph.output.append(_per_image(SCORE, images))
+    _add_decision(graph, calibration, images)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def verdict_alone(calibration: Calibration) -> bytes:
+    """Return a graph that decides on scores which another model gives.
+
+    Args:
+        calibration: of the engine that gives them.
+
+    Returns:
+        An ONNX file from `pred_score`, float32 (N,1), to the other outputs of `PER_IMAGE`.
+    """
+    graph = helper.make_graph([], "verdict", [_per_image(SCORE, "batch")], [])
+    _add_decision(graph, calibration, "batch")
+    opsets = [helper.make_opsetid("", OPSET)]
+    proto = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def _add_decision(graph: onnx.GraphProto, calibration: Calibration, images: str | int) -> None:
+    """Add the outputs beside the score, which is there as (N,1)."""
     constants: dict[str, NDArray[Any]] = {
-        "axis": np.array([1], np.int64),
         "threshold": np.array([[served_threshold(calibration.image_threshold)]], np.float32),
         "warning": np.array([[served_warning(calibration)]], np.float32),
         "pixel_threshold": np.array([[served_threshold(calibration.pixel_threshold)]], np.float32),
@@ -45,7 +78,6 @@ def with_verdict(model: bytes, calibration: Calibration) -> bytes:
     )
     graph.node.extend(
         [
-            _node("Unsqueeze", [FLAT_SCORE, "fp32/serve/axis"], SCORE),
             _node("Shape", [SCORE], "fp32/serve/shape"),
             *(_node("Expand", [f"fp32/serve/{t}", "fp32/serve/shape"], t) for t in THRESHOLDS),
             _node("Greater", [SCORE, "threshold"], "is_anomalous"),
@@ -53,17 +85,12 @@ def with_verdict(model: bytes, calibration: Calibration) -> bytes:
             _node("Xor", ["fp32/serve/is_above", "is_anomalous"], "is_warned"),
         ]
     )
-    outputs = {value.name: value for value in graph.output}
-    batch = outputs[SCORE].type.tensor_type.shape.dim[0]
-    images = batch.dim_param or batch.dim_value
-    kept = [value for name, value in outputs.items() if name != SCORE]
-    del graph.output[:]
-    graph.output.extend(kept)
-    for name, dtype in PER_IMAGE.items():
-        kind = TensorProto.BOOL if dtype is np.bool_ else TensorProto.FLOAT
-        graph.output.append(helper.make_tensor_value_info(name, kind, [images, 1]))
-    onnx.checker.check_model(proto)
-    return bytes(proto.SerializeToString())
+    graph.output.extend(_per_image(name, images) for name in PER_IMAGE if name != SCORE)
+
+
+def _per_image(name: str, images: str | int) -> onnx.ValueInfoProto:
+    kind = TensorProto.BOOL if PER_IMAGE[name] is np.bool_ else TensorProto.FLOAT
+    return helper.make_tensor_value_info(name, kind, [images, 1])
 
 
 def _node(kind: str, inputs: list[str], output: str) -> onnx.NodeProto:

@@ -15,6 +15,7 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.detector import Detector
+from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import image_sizes
 from stpm.runtime.output.console import Version, command, note, progress, say
@@ -28,6 +29,7 @@ from stpm.runtime.site.thresholds import (
     score_images,
     write_thresholds,
 )
+from stpm.runtime.store import is_remote, local, local_arguments
 
 
 def calibrate(
@@ -36,7 +38,9 @@ def calibrate(
     ],
     good: Annotated[
         list[str] | None,
-        typer.Argument(help="Good images under this camera and lighting: files, folders or globs."),
+        typer.Argument(
+            help="Good images under this camera and lighting: files, folders, globs or s3://..."
+        ),
     ] = None,
     false_alarm_rate: Annotated[
         float | None,
@@ -120,7 +124,12 @@ def calibrate(
             "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
             "leave one out."
         )
-    opened = Bundle(bundle)
+    if is_remote(bundle) and not dry_run:
+        raise DataError(
+            f"{bundle}: is in a store, and thresholds are changed on disk; copy it here first, or "
+            "use --dry-run."
+        )
+    opened = Bundle(local(bundle))
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
     found: dict[str, Calibration] = {}
@@ -196,7 +205,7 @@ def _rule(
 def _images(arguments: list[str]) -> list[Path]:
     if not arguments:
         return []
-    found = find_images(arguments)
+    found = find_images(local_arguments(arguments))
     if found.left_out:
         note(f"left out: {counts(found.left_out)}")
     return found.images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,36 @@ def test_each_product_and_seed_is_a_model(tmp_path: Path) -> None:
     ]
 
 
+def test_each_camera_has_models_of_its_own(tmp_path: Path) -> None:
+    text = """
+    seeds = [0, 1]
+    cameras = ["left", "top"]
+    [products]
+    bottle = "photos/{camera}/bottle"
+    screw = { data = "sets", category = "screw_{camera}" }
+    """
+    models = read_plan(plan_of(tmp_path, text), tmp_path / "out").models
+    assert [model.name for model in models] == [
+        f"{product}-{camera}-{seed}"
+        for product in ("bottle", "screw")
+        for camera in ("left", "top")
+        for seed in (0, 1)
+    ]
+    assert models[3].product.flags() == ["--good", "photos/top/bottle"]
+    assert models[4].product.flags() == ["--data", "sets", "--category", "screw_left"]
+    assert models[4].folder == tmp_path / "out/screw-left-0"
+
+
+def test_a_star_stands_for_every_category(tmp_path: Path, data_root: Path) -> None:
+    shutil.copytree(data_root, tmp_path / "sets")
+    shutil.copytree(tmp_path / "sets/weave", tmp_path / "sets/felt")
+    text = '[products]\nall = { data = "sets", category = "*" }'
+    models = read_plan(plan_of(tmp_path, text), tmp_path / "out").models
+    assert [model.name for model in models] == ["felt-0", "weave-0"]
+    assert models[0].product.flags() == ["--data", "sets", "--category", "felt"]
+    assert len(models[0].product.images(tmp_path)) == 15
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -66,11 +97,16 @@ def test_each_product_and_seed_is_a_model(tmp_path: Path) -> None:
         ("[products]\na = 1", "expected a folder of good images"),
         ("[products]\na = { category = 'b' }", "expected a folder of good images"),
         ("[products]\na = { data = 1 }", "expected a folder of good images"),
-        ("[product]\na = 'b'", "got product, expected export, products"),
+        ("[product]\na = 'b'", "got product, expected cameras, export, products"),
         ("[products]\na = 'b'\n[train]\nx = { y = 1 }", "expected the value of a flag"),
         ("[products]\na = 'b'\n[resources]\nmemory = 1", "expected cpus and gpus"),
         ("[products]\na = 'b'\n[resources]\ncpus = -1", "expected cpus and gpus"),
         ("[products", "is not TOML"),
+        ("[products]\na = '{camera}/b'", r"names \{camera\}; add cameras"),
+        ("cameras = ['x']\n[products]\na = 'b'", "the same for every camera"),
+        ("cameras = []\n[products]\na = '{camera}'", "expected names such as"),
+        ("cameras = ['../x']\n[products]\na = '{camera}'", "expected names such as"),
+        ("cameras = ['b-c', 'c']\n[products]\na = '{camera}'\n'a-b' = '{camera}'", "a-b-c-0"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, said: str) -> None:

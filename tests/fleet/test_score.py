@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import STORES
 
-from stpm.fleet.store import list_images, local_bundle
-from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import BackendError, DataError
 
 pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -41,48 +35,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=["http", "s3"])
+@pytest.fixture(scope="module", params=STORES)
 def store(request: pytest.FixtureRequest, archive: Path, bundle_path: Path) -> Iterator[str]:
     """A store on the loopback: the address of a folder with images and bundle."""
-    with (_http if request.param == "http" else _s3)(archive, bundle_path) as address:
+    shutil.copytree(bundle_path, archive / "weave.stpm")
+    with STORES[request.param](archive) as address:
         yield address
-
-
-@contextmanager
-def _http(archive: Path, bundle: Path) -> Iterator[str]:
-    (archive / "weave.stpm").symlink_to(bundle)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=archive)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    (archive / "weave.stpm").unlink()
-
-
-@contextmanager
-def _s3(archive: Path, bundle: Path) -> Iterator[str]:
-    s3fs = pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "nobody",
-        "AWS_SECRET_ACCESS_KEY": "nothing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = dict(os.environ)
-    os.environ.update(settings)  # the fleet's workers inherit it
-    system = s3fs.S3FileSystem()
-    system.mkdir("bucket")
-    system.put(f"{archive / 'day0'}/", "bucket/archive/day0/", recursive=True)
-    system.put(f"{bundle}/", "bucket/archive/weave.stpm/", recursive=True)
-    yield "s3://bucket/archive"
-    for name in settings.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
-    server.stop()
+    shutil.rmtree(archive / "weave.stpm")
 
 
 def command(*words: object) -> list[str]:
@@ -139,26 +98,3 @@ def test_bundle_and_images_may_lie_in_a_store(
     assert "not an image" in rows.pop("broken.png")["error"]
     for name, row in rows.items():
         assert row["score"] == detector(archive / "day0" / name).score
-
-
-def test_a_bundle_in_a_store_is_copied_for_a_while(store: str, bundle_path: Path) -> None:
-    with local_bundle(f"{store}/weave.stpm") as folder:
-        assert Bundle(folder).manifest == Bundle(bundle_path).manifest
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize(
-    ("path", "said"),
-    [
-        ("nosuch://bucket/images", "cannot be opened"),
-        ("http://127.0.0.1:9/images", "cannot be listed"),
-    ],
-)
-def test_a_store_that_cannot_be_had_is_one_sentence(path: str, said: str) -> None:
-    with pytest.raises(BackendError, match=said):
-        list_images(path)
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="contains no images"):
-        list_images(str(tmp_path))

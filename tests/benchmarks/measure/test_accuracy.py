@@ -111,7 +111,8 @@ def test_the_gallery_begins_with_the_doubtful_images(
 ) -> None:
     samples = list_samples(data_root / "weave")
     detector = Detector(bundle_path)
-    entries = save_gallery(detector, samples, tmp_path)
+    found = np.array([detector(sample.path).score for sample in samples], np.float32)
+    entries = save_gallery(detector, samples, found, tmp_path)
     paths = [Path(entry["picture"]) for entry in entries]
     assert sorted(p.relative_to(tmp_path) for p in paths) == sorted(
         Path(sample.kind) / f"{sample.path.stem}.png" for sample in samples
@@ -125,6 +126,10 @@ def test_the_gallery_begins_with_the_doubtful_images(
     assert [e["kind"] for e in entries] == ["good", "hole"] * 4
     assert [e["score"] for e in entries[::2]] == sorted(scores["good"], reverse=True)
     assert [e["score"] for e in entries[1::2]] == sorted(scores["hole"])
+    fewer = tmp_path / "fewer"
+    few = save_gallery(detector, samples, found, fewer, 3)
+    assert [e["score"] for e in few] == [e["score"] for e in entries[:3]]
+    assert len(list(fewer.rglob("*.png"))) == 3
 
 
 def fixed_scores(scores: Sequence[float]) -> Scorer:

@@ -34,3 +34,28 @@ def stricter(tmp_path_factory: pytest.TempPathFactory, weave: Path) -> Path:
     files = {name: source.read(name) for name in (MODEL, GOLDEN)}
     write_bundle(path, replace(source.manifest, engines=engines), files)
     return path
+
+
+@pytest.fixture(scope="session")
+def with_plan(tmp_path_factory: pytest.TempPathFactory, weave: Path) -> Path:
+    """The same bundle with a TensorRT plan that no TensorRT has made."""
+    return _with_plan(weave, tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture(scope="session")
+def stricter_with_plan(tmp_path_factory: pytest.TempPathFactory, stricter: Path) -> Path:
+    """The stricter one with such a plan."""
+    return _with_plan(stricter, tmp_path_factory.mktemp("stricter_plan"))
+
+
+def _with_plan(bundle: Path, folder: Path) -> Path:
+    source = Bundle(bundle)
+    record = replace(
+        source.manifest.engines["onnxruntime"],
+        built_with={"tensorrt": "10.8.0", "device": "NVIDIA L4"},
+        file="tensorrt.engine",
+    )
+    files = {name: source.read(name) for name in (MODEL, GOLDEN)} | {"tensorrt.engine": b"a plan"}
+    manifest = replace(source.manifest, engines=source.manifest.engines | {"tensorrt": record})
+    write_bundle(folder / "weave.stpm", manifest, files)
+    return folder / "weave.stpm"
