@@ -231,7 +231,8 @@ def _product(path: Path, name: str, value: Any) -> Product:
             return Product(name, **texts)
     raise DataError(
         f"{path}: product {name} is {value!r}, expected a folder of good images or "
-        '{ data = "ROOT" }, with category = "NAME" if the category has another name, or "*" for all; correct it.'
+        '{ data = "ROOT" }, with category = "NAME" if the category has another name, or "*" for '
+        "all; correct it."
     )
 
 
