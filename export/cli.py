@@ -71,6 +71,10 @@ def export(
             show_default=False,
         ),
     ] = 0,
+    grey: Annotated[
+        bool,
+        typer.Option("--grey", help="One plane in the place of three equal ones: grey cameras."),
+    ] = False,
     batch: Annotated[str, typer.Option(help="Images a run: N, or MIN..MAX for any between.")] = "1",
     verify: Annotated[
         Path | None,
@@ -217,6 +221,7 @@ def export(
         distil=distil,
         camera_size=size,
         tile=tile,
+        grey=grey,
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,

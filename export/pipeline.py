@@ -15,6 +15,7 @@ import torch
 
 from stpm.export.engine_records import engine_line, record_of, thresholds_of, verify_engine
 from stpm.export.engines import engine_scorer, open_engines
+from stpm.export.grey import check_grey, grey_network
 from stpm.export.int8.distil import distil
 from stpm.export.int8.gate import Gate, GateError
 from stpm.export.int8.images import quantization_choices
@@ -101,6 +102,8 @@ def export_bundle(
         map_size, verify = options.camera_size, verify[:MOST_WHOLE]
     _check_sizes(options, map_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
+    if options.grey:
+        check_grey([*verify, *calibration, *quantization], options.bit_depth)
     model = checkpoint.model()
     good = good_images(checkpoint.config, options, calibration, map_size)
     if options.precision == "int8":
@@ -163,12 +166,15 @@ def _build_int8(
     report("INT8: measuring FP32, then quantising")
     gate = Gate.of(model, good.paths, samples, options.bit_depth)
     refusal: GateError | None = None
-    choices = quantization_choices(quantization, model.input_size, options.bit_depth)
+    exact = grey_network(model) if options.grey else model
+    choices = quantization_choices(
+        quantization, model.input_size, options.bit_depth, exact.channels
+    )
     for pixels in islice(choices, MOST_CHOICES):
         if refusal is not None:
             report(f"{refusal.reason}; quantising on other images")
         try:
-            quantized = quantize(model, pixels)
+            quantized = quantize(exact, pixels)
             if options.distil:
                 _distil(quantized, quantization, options)
             return _build(quantized, options, verify, good, gate, report)
@@ -180,6 +186,7 @@ def _build_int8(
 
 def _distil(model: Network, paths: Sequence[Path], options: ExportOptions) -> None:
     _, pixels = read_images(paths, model.input_size, bit_depth=options.bit_depth)
+    pixels = pixels[..., : model.channels]
     epochs = options.distil
     with progress(f"distilling, {epochs} epochs", epochs * len(pixels)) as on_images:
         distil(model, torch.from_numpy(pixels), epochs, on_images)
@@ -208,7 +215,7 @@ def _build(
         reference = score_files(torch_reference, verify, on_images, options.bit_depth)
     engines, built_files = {}, {}
     for name, (engine, built) in open_engines(
-        onnx_bytes, graph.input_size, options, report
+        onnx_bytes, (*graph.input_size, graph.channels), options, report
     ).items():
         if engine is None:
             parity, outputs = {}, reference

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.preprocess import FULL_DEPTH, resize
+from stpm.runtime.images.preprocess import FULL_DEPTH, resize, with_channels
 from stpm.runtime.output.console import note
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
@@ -59,7 +59,9 @@ def torch_scorer(model: Network) -> Scorer:
     """Return the FP32 reference: Pillow's resize on the host, then the network in torch."""
 
     def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
-        batch = np.stack([resize(image, model.input_size) for image in images])
+        batch = np.stack(
+            [resize(with_channels(image, model.channels), model.input_size) for image in images]
+        )
         with torch.inference_mode():
             anomaly_maps, pred_scores = model(torch.from_numpy(batch))
         return anomaly_maps.numpy(), pred_scores.numpy()

@@ -25,7 +25,7 @@ from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle.archive import Bundle, InputContract
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image, picture_of
 from stpm.runtime.output.console import note, progress
 
 SCENARIOS = ("single_stream", "multi_stream", "offline")
@@ -154,15 +154,19 @@ class Workload:
     def __init__(self, case: Case, detector: Detector, files: Sequence[Path]) -> None:
         self.case = case
         count = case.images_per_query
-        depth = detector.bundle.manifest.input.bit_depth
-        sources = [load_image(path, depth) for path in files[: min(count, DISTINCT_IMAGES)]]
+        contract = detector.bundle.manifest.input
+        sources = [
+            load_image(path, contract.bit_depth, contract.channels)
+            for path in files[: min(count, DISTINCT_IMAGES)]
+        ]
         sources = sources or list(detector.bundle.golden().images)
         height, width = case.image_size
-        frames = [
-            np.asarray(Image.fromarray(s).resize((width, height), Image.Resampling.BICUBIC))
-            for s in sources
+        pictures = [
+            picture_of(source).resize((width, height), Image.Resampling.BICUBIC)
+            for source in sources
         ]
-        encoded = [_png(frame) for frame in frames] if case.streams == 1 else []
+        frames = [load_image(picture, channels=contract.channels) for picture in pictures]
+        encoded = [_png(picture) for picture in pictures] if case.streams == 1 else []
         self._frames: list[Image8] = list(islice(cycle(frames), count))
         self._encoded = list(islice(cycle(encoded), count))
         self._detector = detector
@@ -185,7 +189,10 @@ class Workload:
             start = time.perf_counter_ns()
             list(self._pool.map(self._detector.batch, parts))
             return {"total": (time.perf_counter_ns() - start) / 1e6}
-        decoding = _clock(lambda: [load_image(io.BytesIO(data)) for data in self._encoded])
+        channels = self._detector.bundle.manifest.input.channels
+        decoding = _clock(
+            lambda: [load_image(io.BytesIO(data), channels=channels) for data in self._encoded]
+        )
         stages = [self._stages(part) for part in parts]
         summed = {name: sum(stage[name] for stage in stages) for name in stages[0]}
         return {"decode": decoding} | summed | {"total": sum(summed.values())}
@@ -204,9 +211,9 @@ class Workload:
         return dict(zip(STAGES[1:], (np.diff(marks) / 1e6).tolist(), strict=True))
 
 
-def _png(frame: Image8) -> bytes:
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "PNG")
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

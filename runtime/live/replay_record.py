@@ -70,9 +70,9 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
 
 
 def _difference(detector: Detector, line: Line) -> str:
-    entry = line.entry
+    entry, contract = line.entry, detector.bundle.manifest.input
     try:
-        image = load_image(Path(entry["image"]), detector.bundle.manifest.input.bit_depth)
+        image = load_image(Path(entry["image"]), contract.bit_depth, contract.channels)
     except DataError as error:
         return str(error)
     if pixels_hash(image) != entry["sha256"]:

@@ -67,12 +67,12 @@ def score_images(
     Raises:
         DataError: a file cannot be scored.
     """
-    bit_depth = detector.bundle.manifest.input.bit_depth
+    contract = detector.bundle.manifest.input
     outputs, sizes = [], []
     measured: list[dict[str, float]] = []
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
-        images = [load_image(path, bit_depth) for path in batch]
+        images = [load_image(path, contract.bit_depth, contract.channels) for path in batch]
         outputs.append(detector.infer(detector.prepare(images)))
         sizes += [(image.shape[0], image.shape[1]) for image in images]
         measured += map(image_statistics, images)

@@ -8,9 +8,9 @@ import threading
 from collections import deque
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from stpm.runtime.images.preprocess import RGB, with_channels
 from stpm.runtime.live.station import Station
 from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
@@ -116,8 +116,8 @@ class PageState:
 def _picture(event: Event) -> bytes | None:
     if event.image is None:
         return None
-    shown = event.image if event.result is None else overlay(event.image, event.result)
-    image = Image.fromarray(np.asarray(shown))
+    pixels = with_channels(event.image, RGB)
+    image = Image.fromarray(pixels if event.result is None else overlay(pixels, event.result))
     image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from PIL import Image
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import RGB, with_channels
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.overlay import overlay
 from stpm.runtime.partial import partial_path
@@ -37,7 +38,8 @@ class PicturesSink:
         entry = event.entry
         time = re.sub(r"[^0-9TZ]", "", entry["time"].replace("+00:00", "Z"))
         stem = f"{time}-{entry['camera']}-{entry['verdict']}"
-        for name, pixels in (("", event.image), ("-overlay", overlay(event.image, event.result))):
+        image = with_channels(event.image, RGB)
+        for name, pixels in (("", image), ("-overlay", overlay(image, event.result))):
             path = self._folder / f"{stem}{name}.png"
             partial = partial_path(path)
             Image.fromarray(pixels).save(partial, format="PNG", compress_level=1)

@@ -170,6 +170,14 @@ def test_a_graph_of_fixed_batch_names_it_in_its_shapes(tmp_path: Path) -> None:
     assert shapes(config.output)["is_anomalous"] == ("TYPE_BOOL", [2, 1])
 
 
+def test_a_graph_for_grey_takes_one_channel(tmp_path: Path) -> None:
+    bundle = part(tmp_path, InputContract((4, 6), (1, 2), channels=1))
+    config = model_config(bundle, "part", 1, TritonOptions(engine="onnxruntime"))
+    assert shapes(config.input) == {"images": ("TYPE_UINT8", [4, 6, 1])}
+    (warm_up,) = config.model_warmup
+    assert list(warm_up.inputs["images"].dims) == [4, 6, 1]
+
+
 @pytest.mark.parametrize(("resize", "sides"), [("host", [-1, -1]), ("graph", [4, 6])])
 def test_python_takes_any_size_that_the_runtime_does(
     tmp_path: Path, resize: str, sides: list[int]
