@@ -49,10 +49,10 @@ from stpm.runtime.bundle.calibration import (
 from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
-from stpm.runtime.site.rule import scoring_file
+from stpm.runtime.site.rule import Scored, scoring_file
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
-from stpm.train.evaluate import score_files, torch_scorer
+from stpm.train.evaluate import BATCH_SIZE, Scorer, score_files, torch_scorer
 from stpm.train.methods import METHODS, Network, open_method
 
 MOST_WHOLE = 3
@@ -214,26 +214,29 @@ def _build(
     with progress("reference, torch", len(verify)) as on_images:
         reference = score_files(torch_reference, verify, on_images, options.bit_depth)
     engines, built_files = {}, {}
+    batch_size = 1 if options.tile else BATCH_SIZE
+
+    def scored(name: str, scorer: Scorer, outputs: Outputs) -> Scored:
+        if good.paths == verify:
+            return good.beside(outputs)
+        with progress(f"{name}, thresholds", len(good.paths)) as on_images:
+            return good.scored(scorer, on_images, options.bit_depth, batch_size)
+
     for name, (engine, built) in open_engines(
         onnx_bytes, (*graph.input_size, graph.channels), options, report
     ).items():
         if engine is None:
-            parity, outputs = {}, reference
-            if good.paths != verify:
-                with progress("reference, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(torch_reference, good.paths, on_images, options.bit_depth)
+            parity, of_good = {}, scored("reference", torch_reference, reference)
         else:
             scorer = engine_scorer(plan.around(engine), contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images, options.bit_depth)
             parity = verify_engine(name, reference, outputs, options.precision)
-            if good.paths != verify:
-                with progress(f"{name}, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
+            of_good = scored(name, scorer, outputs)
             if gate is not None:
-                parity |= gate.check(name, outputs, scorer)
-        thresholds = thresholds_of(outputs, good, options.false_alarm_rate)
+                parity |= gate.check(name, of_good.anomaly_maps, scorer)
+        thresholds = thresholds_of(of_good, good, options.false_alarm_rate)
         engines[name] = record_of(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
             built_files[ENGINES[name].file] = built.content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,14 +101,23 @@ def score_files(
     Raises:
         DataError: a file cannot be decoded.
     """
-    files = list(paths)
-    outputs = []
-    for start in range(0, len(files), BATCH_SIZE):
-        batch = files[start : start + BATCH_SIZE]
-        outputs.append(scorer([read_image(path, bit_depth) for path in batch]))
-        on_images(len(batch))
+    outputs = scored_batches(scorer, list(paths), on_images, bit_depth)
     anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
     return anomaly_maps, pred_scores
+
+
+def scored_batches(
+    scorer: Scorer,
+    paths: Sequence[Path],
+    on_images: Callable[[int], None],
+    bit_depth: int,
+    size: int = BATCH_SIZE,
+) -> Iterator[Outputs]:
+    """Read and score images, `size` of them at a time; see `score_files`."""
+    for start in range(0, len(paths), size):
+        batch = paths[start : start + size]
+        yield scorer([read_image(path, bit_depth) for path in batch])
+        on_images(len(batch))
 
 
 def evaluate(
