@@ -72,6 +72,12 @@ def export(
             show_default=False,
         ),
     ] = 0,
+    grey: Annotated[
+        bool,
+        typer.Option(
+            "--grey", help="For grey cameras: a graph of one plane instead of three equal ones."
+        ),
+    ] = False,
     batch: Annotated[
         str, typer.Option(help="Images per run: N, or MIN..MAX for any number in between.")
     ] = "1",
@@ -226,6 +232,7 @@ def export(
         distil=distil,
         camera_size=size,
         tile=tile,
+        grey=grey,
         batch=limits,
         false_alarm_rate=false_alarm_rate,
         engines=tuple(engine) if engine else None,

@@ -10,6 +10,7 @@ from stpm.runtime.bundle.archive import EngineRecord
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.errors import ParityError
+from stpm.runtime.site.rule import Scored
 from stpm.runtime.site.thresholds import from_good_images
 
 DEFAULT_FALSE_ALARM_RATE = 0.01
@@ -31,9 +32,8 @@ def verify_engine(
     return asdict(parity)
 
 
-def thresholds_of(outputs: Outputs, good: GoodImages, rate: float | None) -> Calibration:
+def thresholds_of(scored: Scored, good: GoodImages, rate: float | None) -> Calibration:
     """Set thresholds from an engine's outputs for the good images."""
-    scored = good.scored(outputs)
     return from_good_images(scored, good.rule, rate, None, DEFAULT_FALSE_ALARM_RATE)
 
 

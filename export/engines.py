@@ -27,7 +27,7 @@ from stpm.train.evaluate import Scorer
 
 def open_engines(
     model: bytes,
-    image_size: tuple[int, int],
+    image_shape: tuple[int, int, int],
     options: ExportOptions,
     report: Callable[[str], None],
 ) -> dict[str, tuple[Engine | None, BuiltEngine | None]]:
@@ -35,7 +35,7 @@ def open_engines(
 
     Args:
         model: the ONNX file's content.
-        image_size: (height, width) that the graph takes.
+        image_shape: (height, width, channels) that the graph takes.
         options: of the export.
         report: called with a line about each engine that is left out.
 
@@ -46,7 +46,7 @@ def open_engines(
     refusals = []
     for name in options.engines or installed_engines():
         try:
-            engines[name] = _open(name, model, image_size, options)
+            engines[name] = _open(name, model, image_shape, options)
         except (BackendError, ExportError) as error:
             if options.engines:
                 raise
@@ -61,7 +61,7 @@ def open_engines(
 
 
 def _open(
-    name: str, model: bytes, image_size: tuple[int, int], options: ExportOptions
+    name: str, model: bytes, image_shape: tuple[int, int, int], options: ExportOptions
 ) -> tuple[Engine | None, BuiltEngine | None]:
     built = None
     if ENGINES[name].file:
@@ -73,7 +73,7 @@ def _open(
             check_graph(model)
         return None, built
     if ENGINES[name].needs_gpu:
-        check_in_child(name, model, image_size=image_size, batch=options.batch, built=built)
+        check_in_child(name, model, image_shape=image_shape, batch=options.batch, built=built)
     return open_engine(name, model, batch=options.batch, built=built), built
 
 

@@ -44,6 +44,7 @@ class DeploymentGraph(nn.Module):
         network_size = model.input_size
         self.precision = precision
         self.dtype = DTYPES[precision]
+        self.channels = model.channels
         self.input_size = camera_size or network_size
         self.map_size = network_size
         self.resize: nn.Module = (
@@ -64,7 +65,7 @@ class DeploymentGraph(nn.Module):
         """Score images.
 
         Args:
-            images: uint8 (N,H,W,3), RGB, of `input_size`.
+            images: uint8 (N,H,W,`channels`), of `input_size`.
 
         Returns:
             anomaly_map float32 (N,h,w) of `map_size`, and pred_score float32 (N,).
@@ -72,7 +73,7 @@ class DeploymentGraph(nn.Module):
         return self.score(*self.model.features(self.prepare(images)))
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Resize and normalise images to what the networks take, (N,3,h,w) in `dtype`."""
+        """Resize and normalise images to what the networks take, (N,C,h,w) in `dtype`."""
         # TensorRT takes uint8 for nothing but a cast, with which both of them begin.
         normalised: Tensor = self.model.normalise(self.resize(images))
         return normalised.to(self.dtype)
@@ -98,7 +99,7 @@ class PillowResize(nn.Module):
         )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Resize grey levels (N,H,W,3) to (N,h,w,3)."""
+        """Resize grey levels (N,H,W,C) to (N,h,w,C)."""
         across = self.columns(pixels.float().permute(0, 2, 3, 1))
         down: Tensor = self.rows(across.permute(0, 3, 2, 1))
         return down.permute(0, 1, 3, 2)
@@ -166,6 +167,6 @@ def level_sizes(model: Network) -> list[tuple[int, int]]:
     """Return the (height, width) in cells of a network's levels."""
     shapes = copy.deepcopy(model).to("meta")  # without computing
     with torch.no_grad():
-        images = torch.zeros(1, *model.input_size, 3, device="meta")
+        images = torch.zeros(1, *model.input_size, model.channels, device="meta")
         teacher, *_ = shapes.features(shapes.normalise(images))
     return [(level.shape[2], level.shape[3]) for level in teacher]

@@ -33,7 +33,8 @@ def onnx_from_graph(graph: DeploymentGraph, path: Path, batch: tuple[int, int]) 
     """
     smallest, largest = batch
     # An example of one image would make torch take the batch for constant.
-    example = torch.zeros(max(largest, 2) if smallest < largest else largest, *graph.input_size, 3)
+    count = max(largest, 2) if smallest < largest else largest
+    example = torch.zeros(count, *graph.input_size, graph.channels)
     dynamic = torch.export.Dim("batch", min=smallest, max=largest) if smallest < largest else None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -18,6 +18,7 @@ class ExportOptions:
         distil: in INT8, epochs of fine-tuning the student; see `stpm.export.int8.distil`.
         camera_size: (height, width) to resize from inside the graph; None resizes on the host.
         tile: side in pixels of the tiles that large images are cut into; 0 takes them whole.
+        grey: whether images have one plane, for grey cameras.
         batch: smallest and largest batch, with `tile` of tiles.
         false_alarm_rate: wished; None takes 1 %, or the smallest that the images support.
         engines: to verify and calibrate; None takes all that are installed and can run the graph.
@@ -32,6 +33,7 @@ class ExportOptions:
     distil: int = 0
     camera_size: tuple[int, int] | None = None
     tile: int = 0
+    grey: bool = False
     batch: tuple[int, int] = (1, 1)
     false_alarm_rate: float | None = None
     engines: tuple[str, ...] | None = None

@@ -15,6 +15,7 @@ import torch
 
 from stpm.export.engine_records import engine_line, record_of, thresholds_of, verify_engine
 from stpm.export.engines import engine_scorer, open_engines
+from stpm.export.grey import check_grey, grey_network
 from stpm.export.int8.distil import distil
 from stpm.export.int8.gate import Gate, GateError
 from stpm.export.int8.images import quantization_choices
@@ -48,10 +49,10 @@ from stpm.runtime.bundle.calibration import (
 from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
-from stpm.runtime.site.rule import scoring_file
+from stpm.runtime.site.rule import Scored, scoring_file
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
-from stpm.train.evaluate import score_files, torch_scorer
+from stpm.train.evaluate import BATCH_SIZE, Scorer, score_files, torch_scorer
 from stpm.train.methods import METHODS, Network, open_method
 
 MOST_WHOLE = 3
@@ -101,6 +102,8 @@ def export_bundle(
         map_size, verify = options.camera_size, verify[:MOST_WHOLE]
     _check_sizes(options, map_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
+    if options.grey:
+        check_grey([*verify, *calibration, *quantization], options.bit_depth)
     model = checkpoint.model()
     good = good_images(checkpoint.config, options, calibration, map_size)
     if options.precision == "int8":
@@ -163,12 +166,15 @@ def _build_int8(
     report("INT8: measuring FP32, then quantising")
     gate = Gate.of(model, good.paths, samples, options.bit_depth)
     refusal: GateError | None = None
-    choices = quantization_choices(quantization, model.input_size, options.bit_depth)
+    exact = grey_network(model) if options.grey else model
+    choices = quantization_choices(
+        quantization, model.input_size, options.bit_depth, exact.channels
+    )
     for pixels in islice(choices, MOST_CHOICES):
         if refusal is not None:
             report(f"{refusal.reason}; quantising with other images")
         try:
-            quantized = quantize(model, pixels)
+            quantized = quantize(exact, pixels)
             if options.distil:
                 _distil(quantized, quantization, options)
             return _build(quantized, options, verify, good, gate, report)
@@ -180,6 +186,7 @@ def _build_int8(
 
 def _distil(model: Network, paths: Sequence[Path], options: ExportOptions) -> None:
     _, pixels = read_images(paths, model.input_size, bit_depth=options.bit_depth)
+    pixels = pixels[..., : model.channels]
     epochs = options.distil
     with progress(f"distilling, {epochs} epochs", epochs * len(pixels)) as on_images:
         distil(model, torch.from_numpy(pixels), epochs, on_images)
@@ -207,26 +214,29 @@ def _build(
     with progress("reference, torch", len(verify)) as on_images:
         reference = score_files(torch_reference, verify, on_images, options.bit_depth)
     engines, built_files = {}, {}
+    batch_size = 1 if options.tile else BATCH_SIZE
+
+    def scored(name: str, scorer: Scorer, outputs: Outputs) -> Scored:
+        if good.paths == verify:
+            return good.beside(outputs)
+        with progress(f"{name}, thresholds", len(good.paths)) as on_images:
+            return good.scored(scorer, on_images, options.bit_depth, batch_size)
+
     for name, (engine, built) in open_engines(
-        onnx_bytes, graph.input_size, options, report
+        onnx_bytes, (*graph.input_size, graph.channels), options, report
     ).items():
         if engine is None:
-            parity, outputs = {}, reference
-            if good.paths != verify:
-                with progress("reference, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(torch_reference, good.paths, on_images, options.bit_depth)
+            parity, of_good = {}, scored("reference", torch_reference, reference)
         else:
             scorer = engine_scorer(plan.around(engine), contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images, options.bit_depth)
             parity = verify_engine(name, reference, outputs, options.precision)
-            if good.paths != verify:
-                with progress(f"{name}, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
+            of_good = scored(name, scorer, outputs)
             if gate is not None:
-                parity |= gate.check(name, outputs, scorer)
-        thresholds = thresholds_of(outputs, good, options.false_alarm_rate)
+                parity |= gate.check(name, of_good.anomaly_maps, scorer)
+        thresholds = thresholds_of(of_good, good, options.false_alarm_rate)
         engines[name] = record_of(name, thresholds, parity, engine, built)
         if built is not None and built.content is not None:
             built_files[ENGINES[name].file] = built.content

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpm.export.options import ExportOptions
-from stpm.runtime.backends import Outputs
 from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
+from stpm.runtime.bundle.maps import Maps, MapStore
 from stpm.runtime.bundle.scoring import Scoring
 from stpm.runtime.site.rois import read_rois
 from stpm.runtime.site.rule import Rule, Scored, make_rule
 from stpm.train.datasets import read_image
+from stpm.train.evaluate import Scorer, scored_batches
 from stpm.train.methods import Config, score_of
 
 
@@ -34,7 +36,17 @@ class GoodImages:
     sizes: Sequence[tuple[int, int]]
     statistics: Mapping[str, Sequence[float]]
 
-    def scored(self, outputs: Outputs) -> Scored:
+    def scored(
+        self, scorer: Scorer, on_images: Callable[[int], None], bit_depth: int, size: int
+    ) -> Scored:
+        """Score them, `size` at a time, and put the outputs beside what they are."""
+        maps, scores = MapStore(), []
+        for found, of_batch in scored_batches(scorer, self.paths, on_images, bit_depth, size):
+            maps.append(found)
+            scores.append(of_batch)
+        return self.beside((maps, np.concatenate(scores)))
+
+    def beside(self, outputs: tuple[Maps, NDArray[np.float32]]) -> Scored:
         """Put an engine's outputs for them beside what they are."""
         return Scored(*outputs, self.sizes, self.statistics)
 

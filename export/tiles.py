@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stpm.export.graph import DeploymentGraph, level_sizes
+from stpm.export.grey import grey_network
 from stpm.export.options import ExportOptions
 from stpm.runtime.backends import Engine
 from stpm.runtime.bundle.archive import InputContract
@@ -31,7 +32,7 @@ class TileGraph(DeploymentGraph):
         """Compare teacher and student.
 
         Args:
-            images: tiles uint8 (N,H,W,3), RGB.
+            images: tiles uint8 (N,H,W,`channels`).
 
         Returns:
             The levels' distances one after the other, float32 (N,1,L), and the largest, (N,).
@@ -82,22 +83,25 @@ def plan_graph(model: Network, options: ExportOptions) -> GraphPlan:
     """Choose what is built of a network.
 
     Args:
-        model: the network; in INT8 a quantised one.
+        model: the network; in INT8 a quantised one, which takes what the graph is to take.
         options: of the export; with `tile`, `camera_size` is the images'.
 
     Raises:
         ExportError: the network cannot be run on tiles.
     """
+    built = grey_network(model) if options.grey and model.channels > 1 else model
+    depth, channels = options.bit_depth, built.channels
     if not options.tile:
-        graph = DeploymentGraph(model, options.precision, options.camera_size)
+        graph = DeploymentGraph(built, options.precision, options.camera_size)
         resize = "host" if options.camera_size is None else "graph"
-        contract = InputContract(graph.input_size, options.batch, resize, options.bit_depth)
+        contract = InputContract(graph.input_size, options.batch, resize, depth, channels)
         return GraphPlan(graph, options.batch, contract, model)
     assert isinstance(model, Stpm)
+    assert isinstance(built, Stpm)
     assert options.camera_size is not None
     tiling = tiling_of(model, options.camera_size, options.tile, options.batch)
-    graph = TileGraph(model.at_size(tiling.size), options.precision)
-    contract = InputContract(options.camera_size, (1, 1), "graph", options.bit_depth)
+    graph = TileGraph(built.at_size(tiling.size), options.precision)
+    contract = InputContract(options.camera_size, (1, 1), "graph", depth, channels)
     return GraphPlan(graph, options.batch, contract, model.at_size(options.camera_size), tiling)
 
 

@@ -9,14 +9,15 @@ from stpm.runtime.backends import BulkEngine, Engine, Outputs
 from stpm.runtime.bundle.manifest import InputContract
 from stpm.runtime.errors import BackendError, DataError, StpmError
 from stpm.runtime.forks import no_fork
-from stpm.runtime.images.preprocess import resize
+from stpm.runtime.images.preprocess import resize, with_channels
 
 
 def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.uint8]:
-    """Bring an image (H,W,3) to the graph's input size.
+    """Bring an image (H,W,1) or (H,W,3) to the graph's input: its size and channels.
 
     Raises:
-        DataError: the graph resizes by itself and the image is not of the camera's size.
+        DataError: the graph resizes by itself and the image is not of the camera's size, or it
+            takes grey and the image has colours.
     """
     if contract.resize == "graph" and image.shape[:2] != contract.size:
         raise DataError(
@@ -24,7 +25,7 @@ def fit_input(image: NDArray[np.uint8], contract: InputContract) -> NDArray[np.u
             f"{contract.size[0]}x{contract.size[1]}, for which the bundle was exported; "
             "export again with that --camera-size, or without it."
         )
-    return resize(image, contract.size)
+    return resize(with_channels(image, contract.channels), contract.size)
 
 
 def run_in_batches(
@@ -34,7 +35,7 @@ def run_in_batches(
     *,
     scores_only: bool = False,
 ) -> Outputs:
-    """Score any number of inputs (N,H,W,3), at least one, with a graph of limited batch.
+    """Score any number of inputs (N,H,W,C), at least one, with a graph of limited batch.
 
     A last batch that is smaller than the graph's smallest is filled up and its surplus dropped.
 

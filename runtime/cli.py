@@ -14,7 +14,7 @@ from stpm.runtime.capabilities import engine_states, tried_with
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
-from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.images.preprocess import RGB, load_image, with_channels
 from stpm.runtime.live.replay_record import replay
 from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.output.overlay import save_pictures
@@ -101,6 +101,7 @@ def run(
         raise typer.BadParameter("give a bundle and images, a bundle and --replay, or --engines.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
+    contract = detector.bundle.manifest.input
     note(f"{shown(detector.bundle.path)}: engine {detector.engine_name}, threshold {threshold:.4g}")
     if replay_of is not None:
         _replay(detector, replay_of)
@@ -117,7 +118,7 @@ def run(
     verdicts: Counter[Verdict] = Counter()
     for path in found.images:
         try:
-            image = load_image(path, detector.bundle.manifest.input.bit_depth)
+            image = load_image(path, contract.bit_depth, contract.channels)
             result = detector(image)
         except DataError as error:
             note(f"error: {shown(error)}")
@@ -127,7 +128,7 @@ def run(
         if save is not None:
             stem = save / stems[path]
             stem.parent.mkdir(parents=True, exist_ok=True)
-            save_pictures(stem, image, result)
+            save_pictures(stem, with_channels(image, RGB), result)
     refused = len(found.images) - verdicts.total()
     note(_summary(verdicts, found.left_out, refused))
     if refused:

@@ -91,9 +91,9 @@ class Detector:
         path = self.bundle.path.absolute()
         return partial(type(self), path, self.engine_name, **self._options), ()
 
-    @property
-    def _bit_depth(self) -> int:
-        return self.bundle.manifest.input.bit_depth
+    def _load(self, images: Iterable[ImageSource]) -> list[NDArray[np.uint8]]:
+        contract = self.bundle.manifest.input
+        return [load_image(image, contract.bit_depth, contract.channels) for image in images]
 
     @property
     def _engine(self) -> Engine:
@@ -109,7 +109,7 @@ class Detector:
         Args:
             images: paths, binary file objects, Pillow images, or arrays uint8 or uint16 (H,W),
                 (H,W,1), (H,W,3) or (H,W,4) in RGB(A) order; sizes may differ unless
-                the graph resizes.
+                the graph resizes. A bundle of `--grey` takes colours whose channels are equal.
 
         Returns:
             A result an image, in order.
@@ -118,7 +118,7 @@ class Detector:
             DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
         _check_several(images)
-        loaded = [load_image(image, self._bit_depth) for image in images]
+        loaded = self._load(images)
         if not loaded:
             return []
         return self.decide(_sizes(loaded), self.infer(self.prepare(loaded)))
@@ -127,7 +127,7 @@ class Detector:
         """Return the maps and the scores that `batch` decides by.
 
         Args:
-            images: uint8 (H,W,3), at least one.
+            images: uint8 (H,W,1) or (H,W,3), at least one.
 
         Returns:
             float32 (N,h,w) and (N,).
@@ -151,7 +151,7 @@ class Detector:
             DataError: an image cannot be decoded or does not fit, or the images are not several.
         """
         _check_several(images)
-        loaded = [load_image(image, self._bit_depth) for image in images]
+        loaded = self._load(images)
         if not loaded:
             return np.empty(0, np.float32)
         if self.map_score is None and isinstance(self._engine, BulkEngine):
@@ -163,7 +163,7 @@ class Detector:
         """Score a batch that lies on the GPU, on an engine that runs there; nothing is copied.
 
         Args:
-            images: uint8 (N,H,W,3) of the graph's input size, contiguous, with `__dlpack__` or
+            images: uint8 (N,H,W,C) of the graph's input size, contiguous, with `__dlpack__` or
                 `__cuda_array_interface__`; N within the bundle's batch.
             out: float32 (N,h,w) and (N,) on the GPU to write into; None makes new ones.
 
@@ -189,10 +189,10 @@ class Detector:
         return self._engine.run_on_device(images, out)
 
     def prepare(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """Bring images uint8 (H,W,3) to the graph's input, uint8 (N,height,width,3).
+        """Bring images uint8 (H,W,1) or (H,W,3) to the graph's input, uint8 (N,height,width,C).
 
         Raises:
-            DataError: the graph resizes by itself and an image is not of the camera's size.
+            DataError: see `fit_input`.
         """
         contract = self.bundle.manifest.input
         return np.stack([fit_input(image, contract) for image in images])

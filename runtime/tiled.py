@@ -29,7 +29,7 @@ class TiledEngine:
         self._contract = InputContract(tiling.size, tiling.batch, "graph")
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score images uint8 (N,H,W,3) of a size that the tiles fit."""
+        """Score images uint8 (N,H,W,C) of a size that the tiles fit."""
         maps = np.stack([self._map(image) for image in images])
         return maps, maps.max(axis=(1, 2))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.preprocess import FULL_DEPTH, resize
+from stpm.runtime.images.preprocess import FULL_DEPTH, resize, with_channels
 from stpm.runtime.output.console import note
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import GOOD, Sample, read_image, read_mask
@@ -59,7 +59,9 @@ def torch_scorer(model: Network) -> Scorer:
     """Return the FP32 reference: Pillow's resize on the host, then the network in torch."""
 
     def score(images: Sequence[NDArray[np.uint8]]) -> Outputs:
-        batch = np.stack([resize(image, model.input_size) for image in images])
+        batch = np.stack(
+            [resize(with_channels(image, model.channels), model.input_size) for image in images]
+        )
         with torch.inference_mode():
             anomaly_maps, pred_scores = model(torch.from_numpy(batch))
         return anomaly_maps.numpy(), pred_scores.numpy()
@@ -99,14 +101,23 @@ def score_files(
     Raises:
         DataError: a file cannot be decoded.
     """
-    files = list(paths)
-    outputs = []
-    for start in range(0, len(files), BATCH_SIZE):
-        batch = files[start : start + BATCH_SIZE]
-        outputs.append(scorer([read_image(path, bit_depth) for path in batch]))
-        on_images(len(batch))
+    outputs = scored_batches(scorer, list(paths), on_images, bit_depth)
     anomaly_maps, pred_scores = map(np.concatenate, zip(*outputs, strict=True))
     return anomaly_maps, pred_scores
+
+
+def scored_batches(
+    scorer: Scorer,
+    paths: Sequence[Path],
+    on_images: Callable[[int], None],
+    bit_depth: int,
+    size: int = BATCH_SIZE,
+) -> Iterator[Outputs]:
+    """Read and score images, `size` of them at a time; see `score_files`."""
+    for start in range(0, len(paths), size):
+        batch = paths[start : start + size]
+        yield scorer([read_image(path, bit_depth) for path in batch])
+        on_images(len(batch))
 
 
 def evaluate(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,28 @@ def footprint(bundle: Path, engine: str, threads: int) -> dict[str, Any]:
     Raises:
         BackendError: the process fails.
     """
-    code = (
-        "import time; start = time.perf_counter(); "
-        "from stpm.benchmarks.measure.footprint import main; main(start)"
-    )
-    arguments = [sys.executable, "-c", code, str(bundle), engine, str(threads)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    found = fresh_process(__name__, [str(bundle), engine, str(threads)])
+    return {"bundle": bundle.name, "engine": engine, "threads": threads} | found
+
+
+def fresh_process(module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Call a module's `main` in a fresh process, and return the JSON that it prints.
+
+    Args:
+        module: its full name; `main` is given the start by `time.perf_counter`.
+        arguments: in `sys.argv`; the first is the bundle.
+
+    Raises:
+        BackendError: the process fails.
+    """
+    code = f"import time; start = time.perf_counter(); from {module} import main; main(start)"
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise BackendError(f"{bundle}: a fresh process cannot open it ({reason[0]}).")
+        raise BackendError(f"{arguments[0]}: a fresh process cannot open it ({reason[0]}).")
     found: dict[str, Any] = json.loads(done.stdout)
-    return {"bundle": bundle.name, "engine": engine, "threads": threads} | found
+    return found
 
 
 def main(start: float) -> None:
@@ -59,7 +71,7 @@ def main(start: float) -> None:
     marks.append(time.perf_counter())
     detector.infer(detector.bundle.golden().images[:1])
     marks.append(time.perf_counter())
-    memory = _peak_memory_mib()
+    memory = peak_memory_mib()
     model = Bundle(bundle).read(MODEL)
     marks.append(time.perf_counter())
     open_engine(engine, model, threads=threads)
@@ -69,7 +81,8 @@ def main(start: float) -> None:
     print(json.dumps(times | {"build_ms": building, "peak_memory_mib": memory}))
 
 
-def _peak_memory_mib() -> float | None:
+def peak_memory_mib() -> float | None:
+    """Return the most memory that this process has had; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows

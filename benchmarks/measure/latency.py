@@ -25,7 +25,7 @@ from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle.archive import Bundle, InputContract
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image, picture_of
 from stpm.runtime.output.console import note, progress
 
 SCENARIOS = ("single_stream", "multi_stream", "offline")
@@ -179,7 +179,10 @@ class Workload:
             start = time.perf_counter_ns()
             list(self._pool.map(self._detector.batch, parts))
             return {"total": (time.perf_counter_ns() - start) / 1e6}
-        decoding = _clock(lambda: [load_image(io.BytesIO(data)) for data in self._encoded])
+        channels = self._detector.bundle.manifest.input.channels
+        decoding = _clock(
+            lambda: [load_image(io.BytesIO(data), channels=channels) for data in self._encoded]
+        )
         stages = [self._stages(part) for part in parts]
         summed = {name: sum(stage[name] for stage in stages) for name in stages[0]}
         return {"decode": decoding} | summed | {"total": sum(summed.values())}
@@ -202,18 +205,20 @@ def camera_frames(
     bundle: Bundle, files: Sequence[Path], image_size: tuple[int, int]
 ) -> list[Image8]:
     """Bring images to a camera's size (height, width): files, or without any the golden images."""
-    depth = bundle.manifest.input.bit_depth
-    sources = [load_image(path, depth) for path in files] or list(bundle.golden().images)
+    contract = bundle.manifest.input
+    depth, channels = contract.bit_depth, contract.channels
+    sources = [load_image(path, depth, channels) for path in files]
     height, width = image_size
-    return [
-        np.asarray(Image.fromarray(source).resize((width, height), Image.Resampling.BICUBIC))
-        for source in sources
+    pictures = [
+        picture_of(source).resize((width, height), Image.Resampling.BICUBIC)
+        for source in sources or list(bundle.golden().images)
     ]
+    return [load_image(picture, channels=channels) for picture in pictures]
 
 
 def _png(frame: Image8) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "PNG")
+    picture_of(frame).save(buffer, "PNG")
     return buffer.getvalue()
 
 

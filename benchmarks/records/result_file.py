@@ -27,6 +27,7 @@ from stpm.benchmarks.records.studies import (
     LowPrecisionRecord,
     TrainingSpeedRecord,
 )
+from stpm.benchmarks.records.tiles import TilesRecord
 from stpm.runtime.errors import DataError
 from stpm.runtime.partial import partial_path
 
@@ -34,6 +35,7 @@ Record = (
     AccuracyRecord
     | LatencyRecord
     | PeersRecord
+    | TilesRecord
     | DeviceRecord
     | LowPrecisionRecord
     | GraphAblationRecord
@@ -52,6 +54,7 @@ KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
     "latency": LatencyRecord,
     "peers": PeersRecord,
+    "tiles": TilesRecord,
     "device": DeviceRecord,
     "low_precision": LowPrecisionRecord,
     "graph_ablation": GraphAblationRecord,

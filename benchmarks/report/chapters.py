@@ -28,11 +28,13 @@ from stpm.benchmarks.report.tables_studies import (
     low_precision_tables,
     training_speed_tables,
 )
+from stpm.benchmarks.report.tables_tiles import tiles_tables
 
 TITLES = {
     "accuracy": "Accuracy",
     "latency": "Speed",
     "peers": "Other programs",
+    "tiles": "Large images",
     "device": "On a GPU",
     "low_precision": "Low precision",
     "libstpm": "The C library",
@@ -83,6 +85,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", latency_tables(content), latency_figures(content["cases"], name))]
         case "peers":
             return [Block("", peers_tables(content), [ratio_figure(content, name)])]
+        case "tiles":
+            return [Block("", tiles_tables(content))]
         case "device":
             return [Block("", device_tables(content))]
         case "low_precision":

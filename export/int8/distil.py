@@ -31,7 +31,7 @@ def distil(
 
     Args:
         model: of `quantize`.
-        images: uint8 (N,H,W,3), good ones of the network's input size.
+        images: uint8 (N,H,W,C), good ones of the network's input size.
         epochs: over all images.
         on_images: called after each step with its number of images.
     """

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stpm.runtime.backends import Outputs
+import numpy as np
+
+from stpm.runtime.bundle.maps import Maps
 from stpm.runtime.errors import DataError, ParityError
 from stpm.runtime.images.preprocess import FULL_DEPTH
 from stpm.train.datasets import Sample
@@ -72,12 +74,12 @@ class Gate:
         metrics = _metrics(scorer, samples, bit_depth)
         return cls(float(anomaly_maps.mean()), samples, bit_depth, metrics)
 
-    def check(self, name: str, good: Outputs, scorer: Scorer) -> dict[str, float]:
+    def check(self, name: str, good: Maps, scorer: Scorer) -> dict[str, float]:
         """Measure an engine likewise.
 
         Args:
             name: of the engine.
-            good: its outputs for the good images.
+            good: its maps of the good images.
             scorer: the engine.
 
         Returns:
@@ -86,7 +88,7 @@ class Gate:
         Raises:
             GateError: it is worse than the limits allow.
         """
-        ratio = float(good[0].mean()) / self.good_map
+        ratio = float(np.mean([one.mean(dtype=np.float64) for one in good])) / self.good_map
         if not ratio <= LARGEST_NOISE:
             raise GateError(
                 f"{name} in INT8 gives maps of good images {ratio:.2f} times as high as "

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stpm.runtime.images.preprocess import FULL_DEPTH
+from stpm.runtime.images.preprocess import FULL_DEPTH, RGB
 from stpm.train.datasets import read_images
 
 QUANTIZATION_IMAGES = 32
@@ -18,9 +18,12 @@ QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
 
 
 def quantization_choices(
-    paths: Sequence[Path], size: tuple[int, int], bit_depth: int = FULL_DEPTH
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    bit_depth: int = FULL_DEPTH,
+    channels: int = RGB,
 ) -> Iterator[Tensor]:
-    """Read one choice of images to quantise on after the other, uint8 (N,height,width,3).
+    """Read one choice of images to quantise on after the other, uint8 (N,height,width,channels).
 
     Each is taken evenly from the paths, and no two share an image.
     """
@@ -29,4 +32,4 @@ def quantization_choices(
     step = -(-len(paths) // most)
     for start in range(step):
         _, pixels = read_images(paths[start::step], size, bit_depth=bit_depth)
-        yield torch.from_numpy(pixels)
+        yield torch.from_numpy(pixels[..., :channels])

@@ -138,24 +138,26 @@ class GreyLevels(nn.Module):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, mean: Tensor, sides: Sequence[int], size: tuple[int, int]) -> None:
+    def __init__(self, normalise: Normalise, sides: Sequence[int], size: tuple[int, int]) -> None:
         """Pad as the convolution of the image does.
 
         Args:
-            mean: float32 (3,), in grey levels.
+            normalise: that it takes the place of.
             sides: pixels left, right, above and below.
             size: (height, width) of the images.
         """
         super().__init__()
         self._sides = (0, 0, *sides)
+        self._normalise = normalise
         outside = 1 - functional.pad(torch.ones(1, *size, 1), self._sides)
-        self.register_buffer("border", (outside * mean.round()).to(torch.uint8))
+        self.register_buffer("border", (outside * normalise.mean.round()).to(torch.uint8))
         self.register_buffer("scale", _whole_levels().scale)
         self.register_buffer("zero_point", _whole_levels().zero_point)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pad grey levels (N,H,W,3); returns them float32 (N,3,h,w)."""
-        padded = functional.pad(images.to(torch.uint8), self._sides) + self.border
+        """Pad grey levels (N,H,W,C); returns them float32 (N,C,h,w), of grey images two planes."""
+        levels = self._normalise.levels(images.to(torch.uint8))
+        padded = functional.pad(levels, self._sides) + self.border
         # OpenVINO convolves them as 8 bits, in the order they lie in, where this precedes permute.
         grid = Grid(self.scale, self.zero_point, (0, INPUT_LIMIT))
         return grid.round(padded.float()).permute(0, 3, 1, 2)
@@ -167,12 +169,12 @@ class QuantizedStem(QuantizedConv):
     def __init__(self, conv: nn.Conv2d, normalise: Normalise) -> None:
         """Quantise a convolution of normalised images; see `QuantizedConv`."""
         with torch.no_grad():
-            conv.weight /= normalise.std.view(1, 3, 1, 1)
+            conv.weight /= normalise.std.view(1, -1, 1, 1)
         super().__init__(conv, _whole_levels())
         self.pad, self.padding = nn.Identity(), (0, 0)
         assert self.bias is not None
         with torch.no_grad():
-            self.bias -= (self.weight * normalise.mean.view(1, 3, 1, 1)).sum(dim=(1, 2, 3))
+            self.bias -= (self.weight * normalise.mean.view(1, -1, 1, 1)).sum(dim=(1, 2, 3))
 
     def input_terms(self, inputs: Tensor) -> list[Tensor]:
         """See `QuantizedConv.input_terms`."""
@@ -222,7 +224,7 @@ def quantize(
 
     Args:
         model: the trained network, in evaluation mode; not changed.
-        images: uint8 (N,H,W,3), good images of the network's input size.
+        images: uint8 (N,H,W,C), good images of the network's input size.
         choose: what becomes of each convolution but the image's.
     """
     exact = copy.deepcopy(model)
@@ -232,7 +234,7 @@ def quantize(
     normalise = exact.normalise
     assert isinstance(normalise, Normalise)
     quantized.normalise = GreyLevels(
-        normalise.mean, _image_padding(quantized.teacher), quantized.input_size
+        normalise, _image_padding(quantized.teacher), quantized.input_size
     )
     count = 0
     for name in quantized.networks:
@@ -259,7 +261,7 @@ def _quantize_network(
         name: the network's.
         number: of the convolutions before it; begins anew at the image.
         exact, quantized: the model in FP32 with batch norm folded in, and what becomes of it.
-        images: uint8 (N,H,W,3), good ones.
+        images: uint8 (N,H,W,C), good ones.
         choose: see `quantize`.
     """
     normalise, network = exact.normalise, quantized.get_submodule(name)

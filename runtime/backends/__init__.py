@@ -27,7 +27,7 @@ class Engine(Protocol):
     """A deployment graph, loaded and ready; many threads may call `run` at once."""
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score a batch that fits the graph: uint8 (N,H,W,3), contiguous."""
+        """Score a batch that fits the graph: uint8 (N,H,W,C), contiguous."""
         ...
 
     def layer_precisions(self) -> dict[str, str]:
@@ -53,7 +53,7 @@ class BulkEngine(Protocol):
     """An engine whose `run` takes any number of images and keeps several batches in flight."""
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score images uint8 (N,H,W,3), contiguous, N at least the graph's smallest batch."""
+        """Score images uint8 (N,H,W,C), contiguous, N at least the graph's smallest batch."""
         ...
 
     def run_scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

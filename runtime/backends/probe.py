@@ -23,7 +23,7 @@ def check_in_child(
     name: str,
     model: bytes,
     *,
-    image_size: tuple[int, int],
+    image_shape: tuple[int, int, int],
     batch: tuple[int, int],
     built: BuiltEngine | None = None,
     limit_s: float = LIMIT_S,
@@ -33,7 +33,7 @@ def check_in_child(
     Args:
         name: the engine's.
         model, batch, built: see `stpm.runtime.backends.EngineSource`.
-        image_size: (height, width) that the graph takes.
+        image_shape: (height, width, channels) that the graph takes.
         limit_s: seconds after which it counts as hanging.
 
     Raises:
@@ -46,7 +46,7 @@ def check_in_child(
             (Path(folder) / "engine").write_bytes(built.content)
         request = {
             "name": name,
-            "image_size": image_size,
+            "image_shape": image_shape,
             "batch": batch,
             "built_with": built.built_with if built is not None else None,
         }
@@ -95,7 +95,7 @@ def _open(folder: Path) -> None:
     smallest, largest = request["batch"]
     model = (folder / "model.onnx").read_bytes()
     engine = open_engine(request["name"], model, batch=(smallest, largest), built=built)
-    engine.run(np.zeros((smallest, *request["image_size"], 3), np.uint8))
+    engine.run(np.zeros((smallest, *request["image_shape"]), np.uint8))
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class Golden:
     """Real inputs and what the FP32 reference makes of them.
 
     Attributes:
-        images: uint8 (N,H,W,3), as the graph takes them.
+        images: uint8 (N,H,W,C), as the graph takes them.
         anomaly_maps: float32 (N,h,w).
         pred_scores: float32 (N,).
     """
@@ -146,7 +146,7 @@ class Bundle:
         arrays = _npz(self.path / GOLDEN, self.read(GOLDEN), names)
         count = max(1, len(arrays["images"]) if arrays["images"].ndim else 0)
         expected: dict[str, _Array] = {
-            "images": ((count, *self.manifest.golden_size, 3), np.uint8),
+            "images": ((count, *self.manifest.golden_size, self.manifest.input.channels), np.uint8),
             "anomaly_maps": ((count, *self.manifest.golden_map_size), np.float32),
             "pred_scores": ((count,), np.float32),
         }

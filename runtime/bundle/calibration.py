@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.bundle.maps import Maps, nth_highest
 from stpm.runtime.errors import BundleError, DataError
 
 INTERVAL_COVERAGE = 0.95
@@ -164,7 +165,7 @@ def check_image_count(count: int, false_alarm_rate: float) -> None:
 
 def calibrate(
     scores: NDArray[np.float32],
-    anomaly_maps: NDArray[np.float32],
+    anomaly_maps: Maps,
     false_alarm_rate: float,
     warn_rate: float | None = None,
 ) -> Calibration:
@@ -177,7 +178,7 @@ def calibrate(
 
     Args:
         scores: float32 (N,), one score per image, finite.
-        anomaly_maps: float32 (N, H, W), finite.
+        anomaly_maps: float32 (N, H, W), finite; they are read one after the other.
         false_alarm_rate: in (0, 1).
         warn_rate: of good images to be looked at, from the false-alarm rate to 1; None for none.
 
@@ -197,16 +198,13 @@ def calibrate(
     count = len(scores)
     check_image_count(count, false_alarm_rate)
     rank = _rank(count, rate)
-    pixels = anomaly_maps[0].size
+    pixels = anomaly_maps.shape[1] * anomaly_maps.shape[2]
     flagged = math.floor((rate * (count + 1) - 1) * pixels)
-    position = count * pixels - 1 - flagged
     highest = image_threshold(scores, false_alarm_rate)
     return Calibration(
         image_threshold=highest,
         # A score of the smallest defect that counts may lie below its map's maximum.
-        pixel_threshold=min(
-            highest, float(np.partition(anomaly_maps, position, axis=None)[position])
-        ),
+        pixel_threshold=min(highest, nth_highest(anomaly_maps, flagged)),
         false_alarm_rate=float(false_alarm_rate),
         image_count=count,
         false_alarm_interval=_false_alarm_interval(count, rank),
@@ -302,14 +300,15 @@ def _exact(false_alarm_rate: float) -> Fraction:
     return meant if 0 < meant < 1 else exact
 
 
-def _check(scores: NDArray[np.float32], anomaly_maps: NDArray[np.float32]) -> None:
-    fits = scores.ndim == 1 and anomaly_maps.ndim == 3 and len(scores) == len(anomaly_maps)
-    if not fits or anomaly_maps.size == 0:
+def _check(scores: NDArray[np.float32], anomaly_maps: Maps) -> None:
+    shape = anomaly_maps.shape
+    fits = scores.ndim == 1 and len(shape) == 3 and len(scores) == len(anomaly_maps)
+    if not fits or 0 in shape:
         raise DataError(
             f"calibration has scores of shape {scores.shape} and maps of shape "
-            f"{anomaly_maps.shape}, expected (N,) and (N, H, W) of one or more good images."
+            f"{shape}, expected (N,) and (N, H, W) of one or more good images."
         )
-    if not (np.isfinite(scores).all() and np.isfinite(anomaly_maps).all()):
+    if not (np.isfinite(scores).all() and all(np.isfinite(one).all() for one in anomaly_maps)):
         raise DataError(
             "calibration has scores or maps that are not finite; check the images and the training."
         )

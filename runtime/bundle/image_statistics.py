@@ -16,7 +16,7 @@ def image_statistics(image: NDArray[np.uint8]) -> dict[str, float]:
     """Measure an image.
 
     Args:
-        image: uint8 (H,W,3), RGB.
+        image: uint8 (H,W,3) in RGB, or (H,W,1), whose one plane stands for all.
 
     Returns:
         `brightness`: mean grey level of green, 0 to 255. `sharpness`: mean difference of
@@ -24,7 +24,7 @@ def image_statistics(image: NDArray[np.uint8]) -> dict[str, float]:
         change it. `saturation`: share of pixels with a channel of 254 or 255.
     """
     rows = image[:: max(1, -(-len(image) // ROWS))]
-    green = rows[..., 1].astype(np.int16)
+    green = rows[..., rows.shape[2] // 2].astype(np.int16)
     brightness = float(green.mean())
     clipped = (rows[..., 0] >= CLIPPED) | (green >= CLIPPED) | (rows[..., 2] >= CLIPPED)
     difference = float(np.abs(np.diff(green, axis=1)).mean()) if green.shape[1] > 1 else 0.0

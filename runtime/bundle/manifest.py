@@ -26,13 +26,14 @@ MAX_TEXT = 1000
 """Characters."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 RESIZES = ("host", "graph")
+CHANNELS = (1, 3)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class InputContract:
-    """What the graph takes: uint8 (N,height,width,3), RGB.
+    """What the graph takes: uint8 (N,height,width,channels).
 
     Attributes:
         size: (height, width) in pixels of the graph's input.
@@ -40,12 +41,14 @@ class InputContract:
         resize: "host" when the runtime resizes any image to `size`; "graph" when the graph itself
             does and only images of exactly `size`, the camera's, are accepted.
         bit_depth: bits that the camera uses of images of 16 bits.
+        channels: 3 for RGB, 1 for grey.
     """
 
     size: tuple[int, int]
     batch: tuple[int, int] = (1, 1)
     resize: str = "host"
     bit_depth: int = 16
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
             batch,
             _choice(contract, "resize", RESIZES),
             _int("bit_depth", contract.get("bit_depth", 16), 8, 16),
+            _channels(contract.get("channels", 3)),
         ),
         map_size=_pair(values, "map_size", MAX_SIDE),
         tolerance=_fraction(values, "tolerance"),
@@ -215,6 +219,12 @@ def _pair(values: dict[str, Any], key: str, high: int) -> tuple[int, int]:
 def _int(name: str, value: Any, low: int, high: int) -> int:
     fits = type(value) is int and low <= value <= high
     _require(fits, f"{name} is {brief(value)}, expected an integer in {low}..{high}")
+    return int(value)
+
+
+def _channels(value: Any) -> int:
+    fits = type(value) is int and value in CHANNELS
+    _require(fits, f"channels is {brief(value)}, expected {' or '.join(map(str, CHANNELS))}")
     return int(value)
 
 

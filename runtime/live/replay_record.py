@@ -76,8 +76,9 @@ def _kept_image(record: Path, entry: Entry) -> Path:
 
 
 def _difference(detector: Detector, path: Path, entry: Entry) -> str:
+    contract = detector.bundle.manifest.input
     try:
-        image = load_image(path, detector.bundle.manifest.input.bit_depth)
+        image = load_image(path, contract.bit_depth, contract.channels)
     except DataError as error:
         return str(error)
     if pixels_hash(image) != entry["sha256"]:

@@ -216,9 +216,10 @@ class _Line:
 
     def _inspect(self, frame: Frame) -> Event:
         camera = self._camera
+        contract = camera.detector.bundle.manifest.input
         marks = [frame.taken_ns, time.time_ns()]
         try:
-            image = load_image(frame.image, camera.detector.bundle.manifest.input.bit_depth)
+            image = load_image(frame.image, contract.bit_depth, contract.channels)
             marks.append(time.time_ns())
             result = camera.detector(image)
         except StpmError as error:

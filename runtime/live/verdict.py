@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.images.preprocess import ImageSource
+from stpm.runtime.images.preprocess import RGB, ImageSource, with_channels
 from stpm.runtime.output.result import Result
 
 Entry = dict[str, Any]
@@ -44,7 +44,7 @@ class Event:
 
     Attributes:
         entry: as it stands in the record.
-        image: uint8 (H,W,3), where there is one.
+        image: uint8 (H,W,C) as it was scored, where there is one.
         result: where it was scored.
     """
 
@@ -54,10 +54,10 @@ class Event:
 
 
 def pixels_hash(image: NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an image's size and pixels, uint8 (H,W,3) in RGB."""
+    """Return the SHA-256 of the size and the pixels in RGB of an image uint8 (H,W,1) or (H,W,3)."""
     height, width = image.shape[:2]
     digest = hashlib.sha256(f"{height}x{width}:".encode())
-    digest.update(np.ascontiguousarray(image).data)
+    digest.update(with_channels(image, RGB).data)
     return digest.hexdigest()
 
 

@@ -12,7 +12,7 @@ from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.output.result import Result
 
 IMAGES = "images"
-"""The input: uint8 (N,H,W,3), RGB."""
+"""The input: uint8 (N,H,W,3) in RGB, (N,H,W,1) of a bundle for grey."""
 ANOMALY_MAP = "anomaly_map"
 """float32 (N,h,w)."""
 PER_IMAGE: dict[str, type[np.generic]] = {

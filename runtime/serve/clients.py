@@ -30,7 +30,7 @@ class Client(Protocol):
         Args:
             model: its name on the server.
             version: a number as text; "" takes the server's choice, the latest.
-            images: uint8 (N,H,W,3).
+            images: uint8 (N,H,W,C).
             outputs: names.
 
         Raises:

@@ -69,7 +69,9 @@ def model_config(bundle: Bundle, name: str, version: int, options: TritonOptions
         backend=str(options.backend),
         max_batch_size=contract.batch[1] if batched else 0,
         input=[
-            pb.ModelInput(name=IMAGES, data_type=pb.TYPE_UINT8, dims=[*lead, *sides, 3]),
+            pb.ModelInput(
+                name=IMAGES, data_type=pb.TYPE_UINT8, dims=[*lead, *sides, contract.channels]
+            ),
         ],
         output=[
             pb.ModelOutput(
@@ -172,6 +174,8 @@ def _batching(options: TritonOptions) -> Any:
 
 def _warmup(file: str, lead: list[int], contract: InputContract) -> Any:
     value = pb.ModelWarmup.Input(
-        data_type=pb.TYPE_UINT8, dims=[*lead, *contract.size, 3], input_data_file=file
+        data_type=pb.TYPE_UINT8,
+        dims=[*lead, *contract.size, contract.channels],
+        input_data_file=file,
     )
     return pb.ModelWarmup(name=file, batch_size=1, inputs={IMAGES: value})

@@ -49,7 +49,7 @@ class TritonPythonModel:
         """Answer the requests of one batch; one that cannot be scored is refused alone.
 
         Args:
-            requests: Triton's; each has `images` uint8 (n,H,W,3).
+            requests: Triton's; each has `images` uint8 (n,H,W,C).
 
         Returns:
             A response a request, in order.

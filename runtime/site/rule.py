@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.bundle.archive import SCORING, Bundle, ScoringMap, npz_bytes
+from stpm.runtime.bundle.maps import Maps
 from stpm.runtime.bundle.scoring import Scoring
 from stpm.runtime.errors import DataError
+from stpm.runtime.output.map_score import MapScore
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,13 @@ class Scored:
     """What an engine makes of images, before anything is said of where and what counts.
 
     Attributes:
-        anomaly_maps: float32 (N,h,w).
+        anomaly_maps: float32 (N,h,w), read one after the other.
         pred_scores: float32 (N,), the graph's.
         image_sizes: (height, width) in pixels of the images.
         statistics: of the images, by name; see `stpm.runtime.bundle.image_statistics`.
     """
 
-    anomaly_maps: NDArray[np.float32]
+    anomaly_maps: Maps
     pred_scores: NDArray[np.float32]
     image_sizes: Sequence[tuple[int, int]]
     statistics: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -42,18 +44,42 @@ class Rule:
     scoring: Scoring
     labels: NDArray[np.uint8]
 
-    def __call__(
-        self, scored: Scored, weights: tuple[float, ...] = ()
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the weighted maps float32 (N,h,w), and the regions' scores float32 (N,R)."""
+    def maps(self, scored: Scored, weights: tuple[float, ...] = ()) -> Maps:
+        """Return the weighted maps float32 (N,h,w)."""
         if self.scoring.is_graphs:
-            return scored.anomaly_maps, scored.pred_scores[:, None]
-        return self.scoring.map_score(self.labels, weights)(scored.anomaly_maps, scored.image_sizes)
+            return scored.anomaly_maps
+        return _Weighted(scored.anomaly_maps, self.scoring.map_score(self.labels, weights))
+
+    def roi_scores(self, scored: Scored, weights: tuple[float, ...] = ()) -> NDArray[np.float32]:
+        """Return the regions' scores, float32 (N,R)."""
+        if self.scoring.is_graphs:
+            return scored.pred_scores[:, None]
+        map_score = self.scoring.map_score(self.labels, weights)
+        pairs = zip(self.maps(scored, weights), scored.image_sizes, strict=True)
+        return np.stack([map_score.roi_scores(one, size) for one, size in pairs])
 
     def scores(self, scored: Scored, weights: tuple[float, ...] = ()) -> NDArray[np.float32]:
         """Return the images' scores, float32 (N,)."""
-        highest: NDArray[np.float32] = self(scored, weights)[1].max(axis=1)
+        highest: NDArray[np.float32] = self.roi_scores(scored, weights).max(axis=1)
         return highest
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Maps that are weighted when they are read."""
+
+    maps: Maps
+    map_score: MapScore
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.maps.shape
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return map(self.map_score.weigh, self.maps)
 
 
 def make_rule(
@@ -95,7 +121,7 @@ def roi_weights(good: Scored, rule: Rule) -> tuple[tuple[float, ...], tuple[floa
     if len(names) < 2:
         weights = (1.0,) * len(names)
         return weights, weights
-    rising = np.sort(rule(good)[1].astype(np.float64), axis=0)
+    rising = np.sort(rule.roi_scores(good).astype(np.float64), axis=0)
     middle = len(rising) // 2
     if middle == 0 or (rising[middle - 1] <= 0).any():
         raise DataError(

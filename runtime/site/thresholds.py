@@ -27,6 +27,7 @@ from stpm.runtime.bundle.calibration import (
 )
 from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
 from stpm.runtime.bundle.manifest import MOST_FORMER, EngineRecord
+from stpm.runtime.bundle.maps import MapStore
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
@@ -57,7 +58,7 @@ class Finds:
 def score_images(
     detector: Detector, paths: Sequence[Path], on_images: Callable[[int], None] = lambda _: None
 ) -> Scored:
-    """Score files, a few at a time.
+    """Score files, a few at a time, large ones one by one.
 
     Args:
         detector: that will run on the line.
@@ -67,19 +68,21 @@ def score_images(
     Raises:
         DataError: a file cannot be scored.
     """
-    bit_depth = detector.bundle.manifest.input.bit_depth
-    outputs, sizes = [], []
+    contract = detector.bundle.manifest.input
+    step = BATCH if detector.bundle.manifest.tiles is None else 1
+    maps, scores, sizes = MapStore(), [], []
     measured: list[dict[str, float]] = []
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        images = [load_image(path, bit_depth) for path in batch]
-        outputs.append(detector.infer(detector.prepare(images)))
+    for start in range(0, len(paths), step):
+        batch = paths[start : start + step]
+        images = [load_image(path, contract.bit_depth, contract.channels) for path in batch]
+        found, of_batch = detector.infer(detector.prepare(images))
+        maps.append(found)
+        scores.append(of_batch)
         sizes += [(image.shape[0], image.shape[1]) for image in images]
         measured += map(image_statistics, images)
         on_images(len(batch))
-    maps, scores = map(np.concatenate, zip(*outputs, strict=True))
     statistics = {name: [values[name] for values in measured] for name in STATISTICS}
-    return Scored(maps, scores, sizes, statistics)
+    return Scored(maps, np.concatenate(scores), sizes, statistics)
 
 
 def from_good_images(
@@ -115,10 +118,8 @@ def from_good_images(
             f"{rate:g}, because it includes the rejected parts; raise it."
         )
     of_good, of_new = roi_weights(good, rule)
-    scores = rule(good, of_good)[1].max(axis=1)
-    maps, _ = rule(good, of_new)
     return replace(
-        calibrate(scores, maps, rate, warn_rate),
+        calibrate(rule.scores(good, of_good), rule.maps(good, of_new), rate, warn_rate),
         roi_weights=of_new,
         image_statistics={
             name: kept_values(values, MOST_STATISTICS) for name, values in good.statistics.items()

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from noise import FORMATS, image, pixels, row_bytes
+from noise import CHANNELS, FORMATS, image, pixels, row_bytes
 from PIL import Image
 from record_values import write_record_values
 
@@ -279,7 +279,12 @@ def checkpoint(bit_depth: int = 16, tile: int = 0) -> Checkpoint:
 
 def write_real(out: Path) -> None:
     """Exported bundles, and what Python's Detector makes of images on the same engine."""
-    small = draw_good(out / "good", 9, (80, 96))
+    folders = {
+        "small": draw_good(out / "good", 9, (80, 96)),
+        "large": draw_good(out / "large", 3, (344, 392)),
+        "small grey": draw_good(out / "grey", 9, (80, 96), form=0),
+        "large grey": draw_good(out / "large_grey", 3, (344, 392), form=0),
+    }
     exports = {
         "fp32": ExportOptions(),
         "fp16": ExportOptions("fp16", batch=(1, 4)),
@@ -289,10 +294,12 @@ def write_real(out: Path) -> None:
         "tiles": ExportOptions(tile=288, batch=(2, 3)),
         "rois": ExportOptions(batch=(1, 4), rois=(str(draw_rois(out)),), min_area=20),
         "deep": ExportOptions(),
+        "grey": ExportOptions(grey=True, batch=(1, 4)),
+        "grey_tiles": ExportOptions(tile=288, grey=True),
     }
     for name, options in exports.items():
         path = out / f"{name}.stpm"
-        paths = draw_good(out / "large", 3, (344, 392)) if options.tile else small
+        paths = folders[f"{'large' if options.tile else 'small'}{' grey' * options.grey}"]
         export_bundle(
             checkpoint(12 if name == "deep" else 16, options.tile),
             path,
@@ -308,13 +315,13 @@ def write_real(out: Path) -> None:
             write_scores(out / f"{name}_{engine}", Detector(path, engine))
 
 
-def draw_good(folder: Path, count: int, size: tuple[int, int]) -> list[Path]:
-    """Photographs of noise, (height, width) each."""
+def draw_good(folder: Path, count: int, size: tuple[int, int], form: int = 1) -> list[Path]:
+    """Photographs of noise, (height, width) each, of a form of `FORMATS`."""
     folder.mkdir()
     paths = [folder / f"{seed}.png" for seed in range(count)]
     for seed, path in enumerate(paths):
-        noise = image(1, *size, 3 * size[1], seed) // 8 + 100
-        Image.fromarray(noise.astype(np.uint8)).save(path)
+        noise = image(form, *size, row_bytes(form, size[1]), seed) // 8 + 100
+        Image.fromarray(noise.squeeze().astype(np.uint8)).save(path)
     return paths
 
 
@@ -353,9 +360,10 @@ def write_scores(out: Path, detector: Detector) -> None:
     """Images by form, size, stride and seed; score, map and regions of each."""
     contract = detector.bundle.manifest.input
     draw = random.Random(2)
+    forms = [form for form, count in enumerate(CHANNELS) if contract.channels in (count, 3)]
     with out.with_suffix(".bin").open("wb") as file, out.with_suffix(".txt").open("w") as index:
         for seed in range(20):
-            form = seed % len(FORMATS)
+            form = forms[seed % len(forms)]
             free = contract.resize == "host"
             size = (draw.randint(20, 300), draw.randint(20, 300)) if free else contract.size
             stride = row_bytes(form, size[1]) + draw.randrange(8)

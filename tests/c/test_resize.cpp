@@ -1,5 +1,6 @@
 // The resize, and 16 bits brought to 8, are Python's to the integer: test_resize GOLDEN
 #include "check.hpp"
+#include "error.hpp"
 #include "image/resize.hpp"
 
 namespace {
@@ -17,6 +18,39 @@ void check_depths() {
         for (std::int32_t i = 0; i < count; ++i) {
             CHECK(reduced.pixels[i] == (i * 255 + full / 2) / full);
         }
+    }
+}
+
+// Grey, and colours that are equal, come out as one plane: every third byte of `rgb`.
+void check_one_channel(stpm::core::Resizer &resizer, const stpm_image &grey, int height, int width,
+                       const std::vector<std::uint8_t> &rgb) {
+    const auto rows = static_cast<std::size_t>(grey.height);
+    const auto columns = static_cast<std::size_t>(grey.width);
+    const std::size_t stride =
+        grey.stride == 0 ? columns : static_cast<std::size_t>(grey.stride);
+    std::vector<std::uint8_t> wished(rgb.size() / 3), got(rgb.size() / 3);
+    for (std::size_t i = 0; i < wished.size(); ++i) wished[i] = rgb[3 * i];
+    for (const int format : {STPM_GREY, STPM_RGB, STPM_BGR, STPM_RGBA, STPM_BGRA}) {
+        const std::size_t channels = kChannels[format];
+        std::vector<std::uint8_t> pixels(rows * columns * channels, 7);
+        for (std::size_t i = 0; i < rows * columns; ++i) {
+            const std::uint8_t level = grey.pixels[i / columns * stride + i % columns];
+            std::fill_n(pixels.begin() + static_cast<std::ptrdiff_t>(i * channels),
+                        std::min<std::size_t>(channels, 3), level);
+        }
+        const stpm_image image = {pixels.data(), grey.height, grey.width, 0, format};
+        stpm::core::check_grey(image);
+        resizer.resize(image, height, width, 1, got.data());
+        CHECK(got == wished);
+        if (channels == 1) continue;
+        pixels[(rows * columns - 1) * channels + 2] ^= 1;
+        bool is_refused = false;
+        try {
+            stpm::core::check_grey(image);
+        } catch (const stpm::core::Error &error) {
+            is_refused = error.status() == STPM_ERROR_IMAGE;
+        }
+        CHECK(is_refused);
     }
 }
 
@@ -51,7 +85,7 @@ int main(int, char **argv) {
         const auto expected = read_values<std::uint8_t>(file, size);
         std::vector<std::uint8_t> got(size);
         stpm::core::check_image(image);
-        resizer.resize(reducer.reduce(image, depth), to_height, to_width, got.data());
+        resizer.resize(reducer.reduce(image, depth), to_height, to_width, 3, got.data());
         for (std::size_t i = 0; i < size; ++i) {
             largest = std::max(largest, std::abs(int{got[i]} - int{expected[i]}));
         }
@@ -65,8 +99,13 @@ int main(int, char **argv) {
             std::vector<std::uint8_t> flipped(size);
             const stpm_image bottom_up = {turned.data() + (height - 1) * stride, height, width,
                                           -stride, image.format};
-            resizer.resize(reducer.reduce(bottom_up, depth), to_height, to_width, flipped.data());
+            resizer.resize(reducer.reduce(bottom_up, depth), to_height, to_width, 3,
+                           flipped.data());
             CHECK(flipped == got);
+        }
+        if (kChannels[format] == 1) {
+            const stpm_image plane = reducer.reduce(image, depth);
+            check_one_channel(resizer, plane, to_height, to_width, expected);
         }
         ++cases;
     }

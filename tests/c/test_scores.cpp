@@ -69,12 +69,36 @@ Difference replay(const std::string &real, const std::string &name, const std::s
     return largest;
 }
 
+// A bundle for grey takes colours that are equal, and refuses others.
+void check_colours(const std::string &real, const std::string &engine) {
+    stpm_detector *detector = open_detector(real + "grey.stpm", engine.c_str());
+    CHECK(info_of(detector).input_channels == 1);
+    const auto grey = image_noise(STPM_GREY, 16, 80 * 96, 3);
+    std::vector<std::uint8_t> bgr;
+    for (const std::uint8_t level : grey) bgr.insert(bgr.end(), 3, level);
+    const stpm_image images[] = {{grey.data(), 80, 96, 0, STPM_GREY},
+                                 {bgr.data(), 80, 96, 0, STPM_BGR}};
+    stpm_result results[2] = {};
+    CHECK_STATUS(STPM_OK, detector, stpm_run(detector, images, 2, results));
+    CHECK(results[0].score == results[1].score);
+    bgr[1000] ^= 1;
+    CHECK(stpm_run(detector, images + 1, 1, results) == STPM_ERROR_IMAGE);
+    CHECK(std::strstr(stpm_last_error(detector), "expected grey") != nullptr);
+    std::uint64_t ticket = 0;
+    CHECK(stpm_submit(detector, images + 1, 0, &ticket) == STPM_ERROR_IMAGE);
+    CHECK_STATUS(STPM_OK, detector, stpm_submit(detector, images, 0, &ticket));
+    CHECK_STATUS(STPM_OK, detector, stpm_wait(detector, ticket, -1, results + 1));
+    CHECK(results[0].score == results[1].score);
+    stpm_close(detector);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
     const std::string real = std::string(argv[1]) + "/real/";
     const std::string engine = argc > 2 ? argv[2] : "openvino";
-    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep", "rois", "tiles"}) {
+    for (const char *name : {"fp32", "fp16", "bf16", "int8", "camera", "deep", "rois", "tiles", "grey",
+                             "grey_tiles"}) {
         // ONNX Runtime has no bfloat16 kernels.
         if (engine == "onnxruntime" && std::strcmp(name, "bf16") == 0) continue;
         const Difference largest = replay(real, name, engine);
@@ -84,4 +108,5 @@ int main(int argc, char **argv) {
         for (const int count : largest.verdicts) CHECK(count > 0);
         CHECK(largest.score <= kScoreTolerance && largest.map <= kScoreTolerance);
     }
+    check_colours(real, engine);
 }

@@ -85,6 +85,7 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     ("input",): NO_OBJECTS,
     ("input", "size"): NO_SIZES,
     ("input", "batch"): (*NO_SIZES, [2, 1], [1, 4097]),
+    ("input", "channels"): (None, 0, 2, 4, -1, 3.0, "3", True, [3], {}),
     ("input", "resize"): (None, "camera", ["host"], {}),
     ("map_size",): NO_SIZES,
     ("tolerance",): (*NO_NUMBERS, 0, -1e-4, 1.001),

@@ -65,6 +65,10 @@ class Normalise(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
+    def levels(self, images: Tensor) -> Tensor:
+        """Return grey levels (N,H,W,C) with what else the networks take as channels: nothing."""
+        return images
+
     def forward(self, images: Tensor) -> Tensor:
         """Normalise; the channels are brought forward last, which an engine need not compute."""
         normalised: Tensor = (images.float() - self.mean) / self.std
@@ -77,8 +81,10 @@ class Network(nn.Module, ABC):
     Attributes:
         networks: names of the modules that may run in reduced precision; see `features`.
         normalise: makes such images of grey levels (N,H,W,3), in FP32.
+        channels: of the images: 3, or 1 after `stpm.export.grey.grey_network`.
     """
 
+    channels: int = 3
     networks: tuple[str, ...] = ("teacher", "student")
 
     def __init__(

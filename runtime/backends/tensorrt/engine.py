@@ -60,7 +60,7 @@ class TensorRtEngine:
         Called again with the same arrays, it replays a recorded graph.
 
         Args:
-            images: uint8 (N,H,W,3), contiguous, with `__dlpack__` or `__cuda_array_interface__`.
+            images: uint8 (N,H,W,C), contiguous, with `__dlpack__` or `__cuda_array_interface__`.
             out: float32 (N,h,w) and (N,) on the GPU to write into; None makes new ones.
 
         Returns:

@@ -41,20 +41,20 @@ class TorchCudaEngine:
             )
 
     def run(self, images: NDArray[np.uint8]) -> Outputs:
-        """Score any number of images (N,H,W,3); several batches in flight."""
+        """Score any number of images (N,H,W,C); several batches in flight."""
         maps, scores = self._score(images, with_maps=True)
         assert maps is not None
         return maps, scores
 
     def run_scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Score any number of images (N,H,W,3) and leave the maps on the GPU: (N,)."""
+        """Score any number of images (N,H,W,C) and leave the maps on the GPU: (N,)."""
         return self._score(images, with_maps=False)[1]
 
     def run_on_device(self, images: Any, out: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         """Score a batch on the GPU; it is copied there into the recorded graph's input.
 
         Args:
-            images: uint8 (N,H,W,3) on the GPU with `__dlpack__` or `__cuda_array_interface__`.
+            images: uint8 (N,H,W,C) on the GPU with `__dlpack__` or `__cuda_array_interface__`.
             out: float32 (N,h,w) and (N,) on the GPU to write into; None makes new tensors.
 
         Raises:
@@ -111,11 +111,11 @@ class TorchCudaEngine:
         return maps if with_maps else None, scores
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        expected = (*self._network.input_size, 3)
+        expected = self._network.image_shape
         if len(shape) != 4 or shape[1:] != expected or not 0 < shape[0] <= self._batch[1]:
             raise DataError(
-                f"got images of shape {shape}, expected (N,{expected[0]},{expected[1]},3) with N "
-                f"up to {self._batch[1]}."
+                f"got images of shape {shape}, expected (N,{','.join(map(str, expected))}) with "
+                f"N up to {self._batch[1]}."
             )
 
     def _size_for(self, count: int) -> int:

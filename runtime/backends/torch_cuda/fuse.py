@@ -17,7 +17,12 @@ Node = Any
 """A node, whose arguments torch types as anything that an argument can be."""
 
 
-def fuse(module: fx.GraphModule, operations: Operations, image_size: tuple[int, int]) -> None:
+def fuse(
+    module: fx.GraphModule,
+    operations: Operations,
+    image_size: tuple[int, ...],
+    network_size: tuple[int, ...],
+) -> None:
     """Fuse all that is known, in place.
 
     Convolution, bias, summand and ReLU; the normalisation of the image; maxima of square windows;
@@ -27,10 +32,11 @@ def fuse(module: fx.GraphModule, operations: Operations, image_size: tuple[int, 
     Args:
         module: from `fx_from_onnx`.
         operations: to put in.
-        image_size: (height, width) of the normalised image.
+        image_size: (height, width) of the images.
+        network_size: the same of the normalised image where the graph resizes.
     """
     _fuse_convolutions(module, operations)
-    _fuse_normalisation(module, operations, image_size)
+    _fuse_normalisation(module, operations, image_size, network_size)
     _fuse_pooling(module, operations)
     _fuse_distances(module, operations)
     _fuse_product(module, operations)
@@ -75,7 +81,10 @@ def _bias(module: fx.GraphModule, conv: Node) -> Node:
 
 
 def _fuse_normalisation(
-    module: fx.GraphModule, operations: Operations, size: tuple[int, int]
+    module: fx.GraphModule,
+    operations: Operations,
+    image_size: tuple[int, ...],
+    network_size: tuple[int, ...],
 ) -> None:
     for transpose in _calls(module, operators.permute):
         division = transpose.args[0]
@@ -91,15 +100,16 @@ def _fuse_normalisation(
         users = list(transpose.users)
         if len(users) == 1 and _is(users[0], operators.cast):
             result, dtype = users[0], users[0].kwargs["dtype"]
+        size = network_size
         if _is(pixels, operators.cast) and pixels.args[0].op == "placeholder":
-            pixels = pixels.args[0]
+            pixels, size = pixels.args[0], image_size
         layout = _lay_out(module, result, operations, size)
         if layout is not None:
             _replace(module, result, operations.normalise, (pixels, mean, std, dtype, layout), {})
 
 
 def _lay_out(
-    module: fx.GraphModule, image: Node, operations: Operations, size: tuple[int, int]
+    module: fx.GraphModule, image: Node, operations: Operations, size: tuple[int, ...]
 ) -> Layout | None:
     """Let the convolutions of an image take it in blocks; None if anything else takes it."""
     kinds = (operators.conv, operations.conv_relu)

@@ -18,7 +18,7 @@ class FusedNetwork:
     """Weights and steps; many slots run them at once.
 
     Attributes:
-        input_size: (height, width) of the images.
+        image_shape: (height, width, channels) of the images.
         map_size: (height, width) of the maps.
         slower_because: why the Triton kernels are not used; "" where they are.
     """
@@ -33,9 +33,9 @@ class FusedNetwork:
         Raises:
             BackendError: an operator of the graph is unknown.
         """
-        module, self.input_size, self.map_size = fx_from_onnx(content)
+        module, self.image_shape, self.map_size = fx_from_onnx(content)
         operations, self.slower_because = operations_on(device)
-        fuse(module, operations, self.map_size)
+        fuse(module, operations, self.image_shape[:2], self.map_size)
         for name, buffer in list(module.named_buffers()):
             layout = torch.channels_last if buffer.ndim == 4 else torch.contiguous_format
             module.register_buffer(name, buffer.to(device).contiguous(memory_format=layout))
@@ -45,7 +45,7 @@ class FusedNetwork:
     def score(
         self, images: Tensor, streams: Sequence[torch.cuda.Stream] = ()
     ) -> tuple[Tensor, Tensor]:
-        """Score images uint8 (N,H,W,3): maps float32 (N,h,w), and scores (N,).
+        """Score images uint8 (N,H,W,C): maps float32 (N,h,w), and scores (N,).
 
         Args:
             images: on the device.

@@ -16,16 +16,16 @@ SCOPES = ("teacher", "student")
 """Parts of a graph that need nothing of each other; a node's name begins with its part."""
 
 
-def fx_from_onnx(content: bytes) -> tuple[fx.GraphModule, tuple[int, int], tuple[int, int]]:
+def fx_from_onnx(content: bytes) -> tuple[fx.GraphModule, tuple[int, ...], tuple[int, ...]]:
     """Read an ONNX file.
 
     Args:
         content: of the file; its nodes are in the order of their execution, as ONNX demands.
 
     Returns:
-        A module from images to the file's outputs, a tuple; (height, width) of the images, and
-        of the maps. Constants are buffers; each node's `meta["scope"]` is the part of `SCOPES`
-        that it belongs to, or "".
+        A module from images to the file's outputs, a tuple; (height, width, channels) of the
+        images, and (height, width) of the maps. Constants are buffers; each node's
+        `meta["scope"]` is the part of `SCOPES` that it belongs to, or "".
 
     Raises:
         BackendError: it is no ONNX file, or an operator is unknown.
@@ -43,8 +43,8 @@ def fx_from_onnx(content: bytes) -> tuple[fx.GraphModule, tuple[int, int], tuple
     for node in model.node:
         _append(node, graph, root, constants, values)
     graph.output(tuple(values[output.name] for output in model.output))
-    input_size, map_size = (_size(value) for value in (model.input[0], model.output[0]))
-    return fx.GraphModule(root, graph), input_size, map_size
+    image_shape, map_size = (_sides(value) for value in (model.input[0], model.output[0]))
+    return fx.GraphModule(root, graph), image_shape, map_size
 
 
 def _append(
@@ -90,9 +90,9 @@ def _constant(
     return node
 
 
-def _size(value: onnx.ValueInfoProto) -> tuple[int, int]:
-    _, height, width, *_ = (axis.dim_value for axis in value.type.tensor_type.shape.dim)
-    return height, width
+def _sides(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Return a tensor's shape without the batch."""
+    return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)[1:]
 
 
 def _plain(value: Any) -> Any:

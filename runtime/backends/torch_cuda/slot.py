@@ -51,7 +51,7 @@ class Slot:
         self._in_flight: tuple[int, int, Copies] | None = None
 
     def enqueue(self, images: NDArray[np.uint8], size: int, copies: Copies) -> None:
-        """Begin to score images (N,H,W,3) with the graph for `size` of them, N or more."""
+        """Begin to score images (N,H,W,C) with the graph for `size` of them, N or more."""
         recorded, count = self._graph(size, copies), len(images)
         self._main.synchronize()  # what failed before may still be reading the buffer
         self._buffers[size].staged[:count].copy_(torch.from_numpy(images))
@@ -120,7 +120,7 @@ class Slot:
 
     def _warm_up(self, size: int) -> _Buffers:
         """Load kernels and choose algorithms before anything is captured."""
-        shape = (size, *self._network.input_size, 3)
+        shape = (size, *self._network.image_shape)
         pixels = torch.zeros(shape, dtype=torch.uint8, device="cuda")
         torch.cuda.synchronize()
         with torch.cuda.stream(self._main):

@@ -92,26 +92,33 @@ const std::vector<EngineEntry> &engines() {
 
 namespace {
 
-// The bundle's first golden image in RGB, brought to a camera's size.
+// The bundle's first golden image, brought to a camera's size.
 class Frames {
   public:
     explicit Frames(const stpm::core::Bundle &bundle)
-        : golden_(bundle.golden()), size_(bundle.manifest().contract.input) {}
+        : golden_(bundle.golden()), contract_(bundle.manifest().golden_contract()) {}
 
     stpm_image of(std::int32_t height, std::int32_t width) {
         auto &pixels = frames_[{height, width}];
         if (pixels.empty()) {
-            const stpm_image image = {golden_.images.data(), size_.height, size_.width, 0,
-                                      STPM_RGB};
-            pixels.resize(static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3);
-            resizer_.resize(image, height, width, pixels.data());
+            const stpm_image image = {golden_.images.data(), contract_.input.height,
+                                      contract_.input.width, 0, format()};
+            pixels.resize(bytes(height, width));
+            resizer_.resize(image, height, width, contract_.channels, pixels.data());
         }
-        return {pixels.data(), height, width, 0, STPM_RGB};
+        return {pixels.data(), height, width, 0, format()};
+    }
+
+    std::size_t channels() const { return contract_.channels; }
+    std::size_t bytes(std::int32_t height, std::int32_t width) const {
+        return stpm::core::Size{height, width}.pixels() * channels();
     }
 
   private:
+    stpm_format format() const { return channels() == 1 ? STPM_GREY : STPM_RGB; }
+
     stpm::core::Golden golden_;
-    stpm::core::Size size_;
+    stpm::core::Contract contract_;
     stpm::core::Resizer resizer_;
     std::map<std::pair<int, int>, std::vector<std::uint8_t>> frames_;
 };
@@ -120,9 +127,9 @@ void resize(stpm::core::Resizer &resizer, Frames &frames, std::vector<std::uint8
     std::int32_t height = 0, width = 0, to_height = 0, to_width = 0;
     std::cin >> height >> width >> to_height >> to_width;
     const stpm_image image = frames.of(height, width);
-    out.resize(static_cast<std::size_t>(to_height) * static_cast<std::size_t>(to_width) * 3);
+    out.resize(frames.bytes(to_height, to_width));
     const double start = now_ms();
-    resizer.resize(image, to_height, to_width, out.data());
+    resizer.resize(image, to_height, to_width, frames.channels(), out.data());
     std::printf("%.6f\n", now_ms() - start);
 }
 

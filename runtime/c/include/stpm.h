@@ -75,6 +75,7 @@ typedef struct stpm_info {
     double threshold;                    /* an image with a higher score is anomalous */
     double pixel_threshold;              /* a pixel with a higher map value is anomalous */
     int32_t roi_count;                   /* regions of interest; 0: the whole image counts */
+    int32_t input_channels;              /* 3: RGB; 1: grey, and only equal colours are taken */
 } stpm_info;
 
 typedef enum stpm_format {

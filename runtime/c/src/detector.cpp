@@ -124,7 +124,7 @@ std::unique_ptr<Engine> Detector::open_engine(int threads) const {
         if (engine_name_ != entry.name) continue;
         try {
             const auto &tiles = manifest().tiles;
-            return entry.open(model, tiles ? tile_contract(*tiles) : contract(), threads);
+            return entry.open(model, tiles ? tile_contract(*tiles, contract().channels) : contract(), threads);
         } catch (const std::bad_alloc &) {
             throw;
         } catch (const std::exception &error) {
@@ -139,7 +139,8 @@ std::unique_ptr<Engine> Detector::open_engine(int threads) const {
 // An engine for images that are cut into tiles; none where they are not.
 std::unique_ptr<Engine> Detector::whole_engine(Size image) {
     const auto &tiles = manifest().tiles;
-    return tiles ? std::make_unique<TiledEngine>(*engine_, *tiles, image) : nullptr;
+    return tiles ? std::make_unique<TiledEngine>(*engine_, *tiles, image, contract().channels)
+                 : nullptr;
 }
 
 void Detector::check(const stpm_image &image) const {
@@ -178,7 +179,9 @@ void Detector::check(const stpm_result &result) const {
 void Detector::fit(const stpm_image &image, std::uint8_t *input) {
     const auto fitter = fitters_.borrow();
     const stpm_image reduced = fitter->depth.reduce(image, contract().bit_depth);
-    fitter->resizer.resize(reduced, contract().input.height, contract().input.width, input);
+    if (contract().channels == 1) check_grey(reduced);
+    fitter->resizer.resize(reduced, contract().input.height, contract().input.width,
+                           contract().channels, input);
 }
 
 Outputs Detector::run(Request &request, std::size_t batch, std::size_t count, Size map) const {

@@ -34,7 +34,7 @@ class Detector {
     void check(const stpm_result &result) const;
 
     // Brings a checked image to the graph's input. Throws Error(STPM_ERROR_IMAGE) when a pixel has
-    // more bits than the camera.
+    // more bits than the camera, or colours where the graph takes grey.
     void fit(const stpm_image &image, std::uint8_t *input);
 
     // Scores any number of inputs: fill(i, input) writes each, take(i, score, map) gets each.

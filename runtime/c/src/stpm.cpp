@@ -182,6 +182,7 @@ stpm_status stpm_get_info(stpm_detector *detector, stpm_info *info) {
         info->threshold = opened.thresholds().image;
         info->pixel_threshold = opened.thresholds().pixel;
         info->roi_count = static_cast<std::int32_t>(opened.manifest().scoring.rois.size());
+        info->input_channels = static_cast<std::int32_t>(contract.channels);
     });
 }
 

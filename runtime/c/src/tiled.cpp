@@ -8,8 +8,6 @@
 namespace stpm::core {
 namespace {
 
-constexpr std::size_t kChannels = 3;
-
 std::int32_t cell_count(std::int32_t length, std::int32_t stride) {
     return (length + stride - 1) / stride;
 }
@@ -49,10 +47,12 @@ struct Level {
 
 class TiledRequest : public Request {
   public:
-    TiledRequest(std::unique_ptr<Request> request, const Tiling &tiling, Size image)
+    TiledRequest(std::unique_ptr<Request> request, const Tiling &tiling, Size image,
+                 std::size_t channels)
         : request_(std::move(request)),
           tiling_(tiling),
           image_(image),
+          channels_(channels),
           rows_(tiling.cuts(image.height, tiling.size.height)),
           columns_(tiling.cuts(image.width, tiling.size.width)) {
         for (const std::int32_t stride : tiling.strides) {
@@ -69,8 +69,8 @@ class TiledRequest : public Request {
     }
 
     std::uint8_t *input(std::size_t count) override {
-        if (images_.size() < count * image_.pixels() * kChannels) {
-            images_.resize(count * image_.pixels() * kChannels);
+        if (images_.size() < count * image_.pixels() * channels_) {
+            images_.resize(count * image_.pixels() * channels_);
             maps_.resize(count * image_.pixels());
             scores_.resize(count);
         }
@@ -79,7 +79,7 @@ class TiledRequest : public Request {
 
     Outputs run(std::size_t count) override {
         for (std::size_t i = 0; i < count; ++i) {
-            compare(images_.data() + i * image_.pixels() * kChannels);
+            compare(images_.data() + i * image_.pixels() * channels_);
             float *map = maps_.data() + i * image_.pixels();
             multiply(map);
             scores_[i] = *std::max_element(map, map + image_.pixels());
@@ -97,7 +97,7 @@ class TiledRequest : public Request {
             std::uint8_t *inputs = request_->input(batch);
             for (std::size_t i = 0; i < batch; ++i) {
                 cut(image, std::min(first + i, tiles - 1),
-                    inputs + i * tiling_.size.pixels() * kChannels);
+                    inputs + i * tiling_.size.pixels() * channels_);
             }
             const Outputs outputs = request_->run(batch);
             std::size_t length = 0;
@@ -109,10 +109,10 @@ class TiledRequest : public Request {
     void cut(const std::uint8_t *image, std::size_t tile, std::uint8_t *out) const {
         const auto top = static_cast<std::size_t>(rows_[tile / columns_.size()].start);
         const auto left = static_cast<std::size_t>(columns_[tile % columns_.size()].start);
-        const auto stride = static_cast<std::size_t>(image_.width) * kChannels;
-        const auto bytes = static_cast<std::size_t>(tiling_.size.width) * kChannels;
+        const auto stride = static_cast<std::size_t>(image_.width) * channels_;
+        const auto bytes = static_cast<std::size_t>(tiling_.size.width) * channels_;
         for (std::size_t y = 0; y < static_cast<std::size_t>(tiling_.size.height); ++y) {
-            std::memcpy(out + y * bytes, image + (top + y) * stride + left * kChannels, bytes);
+            std::memcpy(out + y * bytes, image + (top + y) * stride + left * channels_, bytes);
         }
     }
 
@@ -159,6 +159,7 @@ class TiledRequest : public Request {
     std::unique_ptr<Request> request_;
     const Tiling &tiling_;
     Size image_;
+    std::size_t channels_;
     std::vector<Tiling::Cut> rows_, columns_;
     std::vector<Level> levels_;
     Bytes images_;
@@ -167,8 +168,9 @@ class TiledRequest : public Request {
 
 }  // namespace
 
-Contract tile_contract(const Tiling &tiling) {
+Contract tile_contract(const Tiling &tiling, std::size_t channels) {
     Contract contract;
+    contract.channels = channels;
     contract.input = tiling.size;
     contract.smallest_batch = tiling.smallest_batch;
     contract.largest_batch = tiling.largest_batch;
@@ -181,7 +183,7 @@ Contract tile_contract(const Tiling &tiling) {
 }
 
 std::unique_ptr<Request> TiledEngine::request() {
-    return std::make_unique<TiledRequest>(engine_.request(), tiling_, image_);
+    return std::make_unique<TiledRequest>(engine_.request(), tiling_, image_, channels_);
 }
 
 }  // namespace stpm::core

@@ -10,9 +10,9 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from stpm.runtime.images.preprocess import load_image, picture_of
 from stpm.runtime.live.station import Station
 from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
@@ -119,11 +119,12 @@ class PageState:
 def _picture(event: Event) -> bytes | None:
     if event.image is None:
         return None
-    image = Image.fromarray(event.image)
+    image = picture_of(event.image)
     image.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
     if event.result is not None:
         # Painted small: at the camera's size it would take longer than the score.
-        image = Image.fromarray(overlay(np.asarray(image), _small(event.result, image)))
+        pixels = load_image(image)
+        image = Image.fromarray(overlay(pixels, _small(event.result, image)))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

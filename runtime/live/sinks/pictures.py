@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import RGB, with_channels
 from stpm.runtime.live.room import Room, time_stem
 from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
@@ -37,7 +38,8 @@ class PicturesSink:
         """Keep the pictures of an event, if it is one to keep."""
         is_good = event.entry["verdict"] == "ok"
         if event.image is not None and event.result is not None and self._is_kept(is_good=is_good):
-            self._keep(event.entry, event.image, overlay(event.image, event.result))
+            image = with_channels(event.image, RGB)
+            self._keep(event.entry, image, overlay(image, event.result))
         self._good += is_good  # not before: what the disk refuses is sent again
 
     def close(self) -> None:

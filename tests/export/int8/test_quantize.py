@@ -204,7 +204,7 @@ def test_the_gate_lets_pass_what_loses_nothing(checkpoint: Checkpoint, data_root
     fp32 = Gate.of(model, good, open_category(data_root, "weave").test_samples())
     scorer = torch_scorer(model)
     _, images = read_images(good, model.input_size)
-    assert fp32.check("any", scorer(list(images)), scorer) == {
+    assert fp32.check("any", scorer(list(images))[0], scorer) == {
         "good_map_ratio": pytest.approx(1, rel=1e-6),
         "image_auroc_loss": 0,
         "pixel_auroc_loss": 0,
@@ -220,7 +220,7 @@ def test_the_gate_refuses_a_lower_auroc(checkpoint: Checkpoint, data_root: Path)
     scorer = torch_scorer(model)
     _, images = read_images(good, model.input_size)
     with pytest.raises(ParityError, match=r"any in INT8 loses .* of image_auroc .*--bf16"):
-        perfect.check("any", scorer(list(images)), shifted(scorer, 1.0))
+        perfect.check("any", scorer(list(images))[0], shifted(scorer, 1.0))
 
 
 def test_the_gate_refuses_noise_on_good_images(checkpoint: Checkpoint, data_root: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_gate_refuses_noise_on_good_images(checkpoint: Checkpoint, data_root
     noisy = shifted(torch_scorer(model), 1.5)
     _, images = read_images(good, model.input_size)
     with pytest.raises(ParityError, match=r"1\.50 times as high as FP32, expected at most 1\.3"):
-        fp32.check("any", noisy(list(images)), noisy)
+        fp32.check("any", noisy(list(images))[0], noisy)
 
 
 def test_export_in_int8(

@@ -13,7 +13,7 @@ from stpm.runtime import BackendError
 from stpm.runtime.backends import ENGINES, EngineSpec
 from stpm.runtime.backends.probe import check_in_child
 
-SHAPE = {"image_size": (64, 64), "batch": (1, 1)}
+SHAPE = {"image_shape": (64, 64, 3), "batch": (1, 1)}
 
 
 @pytest.fixture

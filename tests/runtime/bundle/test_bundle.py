@@ -97,6 +97,7 @@ def test_exported_bundle_opens(bundle_path: Path) -> None:
             size=st.tuples(st.integers(1, 16384), st.integers(1, 16384)),
             batch=st.tuples(st.integers(1, 8), st.integers(8, 4096)),
             resize=st.sampled_from(["host", "graph"]),
+            channels=st.sampled_from([1, 3]),
         ),
         map_size=st.tuples(st.integers(1, 16384), st.integers(1, 16384)),
         tolerance=st.floats(0, 1, exclude_min=True),

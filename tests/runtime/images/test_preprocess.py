@@ -191,6 +191,22 @@ def test_arrays(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 3), (6, 5, 4)])
+def test_one_plane(shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    plane = noise(6, 5, dtype=dtype)
+    pixels = np.repeat(plane[..., None], shape[2], axis=2) if len(shape) == 3 else plane
+    if len(shape) == 3 and shape[2] == 4:
+        pixels[..., 3] = 9
+    loaded = load_image(pixels, channels=1)
+    assert loaded.flags.c_contiguous
+    assert_pixels(np.repeat(loaded, 3, axis=2), load_image(plane))
+    if len(shape) == 3 and shape[2] > 1:
+        pixels[3, 2, 1] ^= 1 << 8 * plane.itemsize - 1
+        with pytest.raises(DataError, match="image: got an image whose red, green and blue differ"):
+            load_image(pixels, channels=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(6, 10), (6, 10, 3), (6, 10, 4)])
 def test_views(shape: tuple[int, ...], dtype: type[np.generic]) -> None:
     whole = noise(*shape, dtype=dtype)

@@ -123,6 +123,11 @@ def test_light_and_focus_are_told_apart() -> None:
     assert image_statistics(image)["saturation"] == 0.5
 
 
+def test_one_plane_of_grey_has_the_statistics_of_three() -> None:
+    plane = np.random.default_rng(3).integers(0, 256, (300, 41, 1), np.uint8)
+    assert image_statistics(plane) == image_statistics(np.repeat(plane, 3, axis=2))
+
+
 def test_dimmed_light_is_named() -> None:
     draw = np.random.default_rng(2)
 

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import FILES, WISHED, content_of
+from bundles import EXPECTED, FILES, WISHED, content_of
 from typer.testing import CliRunner
 
-from stpm.runtime.bundle.archive import Bundle, InputContract, write_bundle
+from stpm.runtime.bundle.archive import (
+    GOLDEN,
+    Bundle,
+    InputContract,
+    npz_bytes,
+    write_bundle,
+)
 from stpm.runtime.errors import BundleError
 
 pytest.importorskip("onnx")
@@ -156,8 +162,10 @@ def test_what_cannot_be_served_is_said(
     assert not (tmp_path / "models").exists()
 
 
-def part(tmp_path: Path, contract: InputContract) -> Bundle:
-    write_bundle(tmp_path / "part.stpm", replace(WISHED, input=contract), FILES)
+def part(tmp_path: Path, contract: InputContract, channels: int = 3) -> Bundle:
+    golden = replace(EXPECTED, images=EXPECTED.images[..., :channels])
+    files = FILES | {GOLDEN: npz_bytes(golden)}
+    write_bundle(tmp_path / "part.stpm", replace(WISHED, input=contract), files)
     return Bundle(tmp_path / "part.stpm")
 
 
@@ -168,6 +176,14 @@ def test_a_graph_of_fixed_batch_names_it_in_its_shapes(tmp_path: Path) -> None:
     assert shapes(config.input) == {"images": ("TYPE_UINT8", [2, 4, 6, 3])}
     assert shapes(config.output)["anomaly_map"] == ("TYPE_FP32", [2, 2, 3])
     assert shapes(config.output)["is_anomalous"] == ("TYPE_BOOL", [2, 1])
+
+
+def test_a_graph_for_grey_takes_one_channel(tmp_path: Path) -> None:
+    bundle = part(tmp_path, InputContract((4, 6), (1, 2), channels=1), channels=1)
+    config = model_config(bundle, "part", 1, TritonOptions(engine="onnxruntime"))
+    assert shapes(config.input) == {"images": ("TYPE_UINT8", [4, 6, 1])}
+    dims = [list(warm_up.inputs["images"].dims) for warm_up in config.model_warmup]
+    assert dims == [[4, 6, 1]] * len(dims)
 
 
 @pytest.mark.parametrize(("resize", "sides"), [("host", [-1, -1]), ("graph", [4, 6])])

@@ -23,14 +23,15 @@ struct Size {
     }
 };
 
-// What the graph takes: uint8 (N,height,width,3), RGB.
+// What the graph takes: uint8 (N,height,width,channels).
 struct Contract {
     Size input, map;
     std::size_t smallest_batch = 1, largest_batch = 1;
     bool resizes = true;  // on the host; else the graph does, from images of exactly that size
     int bit_depth = 16;   // that the camera uses of samples of 16 bits
+    std::size_t channels = 3;  // RGB, or 1 for grey
 
-    std::size_t input_bytes() const { return input.pixels() * 3; }
+    std::size_t input_bytes() const { return input.pixels() * channels; }
 };
 
 struct Thresholds {
@@ -96,7 +97,7 @@ struct Manifest {
 // Real inputs and what the FP32 reference makes of them.
 struct Golden {
     std::size_t count = 0;
-    Bytes images;              // (count, height, width, 3)
+    Bytes images;              // (count, height, width, channels)
     std::vector<float> maps;   // (count, map height, map width)
     std::vector<float> scores; // (count)
 };

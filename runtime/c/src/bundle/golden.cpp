@@ -174,7 +174,8 @@ Golden read_golden(const Bytes &content, const Contract &contract) {
     const std::size_t count = first_of_shape(images, "images");
     const std::size_t image_start =
         check_array(images, "images", "|u1", 1,
-                    {count, side(contract.input.height), side(contract.input.width), 3});
+                    {count, side(contract.input.height), side(contract.input.width),
+                     contract.channels});
     const std::size_t map_start =
         check_array(maps, "anomaly_maps", "<f4", 4,
                     {count, side(contract.map.height), side(contract.map.width)});

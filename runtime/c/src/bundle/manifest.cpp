@@ -174,6 +174,12 @@ Contract contract(const Json &input, const Json &map_size) {
     if (depth != input.members.end()) {
         result.bit_depth = static_cast<int>(integer("bit_depth", *depth->second, 8, 16));
     }
+    const auto channels = input.members.find("channels");
+    if (channels != input.members.end()) {
+        const std::int64_t count = integer("channels", *channels->second, 1, 3);
+        if (count == 2) refuse("channels", *channels->second, "1 or 3");
+        result.channels = static_cast<std::size_t>(count);
+    }
     return result;
 }
 

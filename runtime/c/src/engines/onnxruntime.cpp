@@ -30,7 +30,7 @@ class OnnxRuntimeRequest : public Request {
     Outputs run(std::size_t count) override {
         const std::array<std::int64_t, 4> shape = {static_cast<std::int64_t>(count),
                                                    contract_.input.height, contract_.input.width,
-                                                   3};
+                                                   static_cast<std::int64_t>(contract_.channels)};
         const auto images = Ort::Value::CreateTensor<std::uint8_t>(
             memory_, buffer_.data(), count * contract_.input_bytes(), shape.data(), shape.size());
         outputs_ = session_.Run(Ort::RunOptions{nullptr}, &kInput, &images, 1, kOutputs.data(),

@@ -49,7 +49,7 @@ class OpenVinoRequest : public Request {
   private:
     ov::Shape shape(std::size_t count) const {
         return {count, static_cast<std::size_t>(contract_.input.height),
-                static_cast<std::size_t>(contract_.input.width), 3};
+                static_cast<std::size_t>(contract_.input.width), contract_.channels};
     }
 
     ov::InferRequest request_;

@@ -74,7 +74,8 @@ class TensorRtRequest : public Request {
 
     Outputs run(std::size_t count) override {
         const nvinfer1::Dims4 shape(static_cast<std::int32_t>(count), contract_.input.height,
-                                    contract_.input.width, 3);
+                                    contract_.input.width,
+                                    static_cast<std::int32_t>(contract_.channels));
         if (!context_->setInputShape("images", shape)) {
             throw std::runtime_error("the graph does not take images of this shape");
         }

@@ -9,7 +9,7 @@ namespace {
 
 nvinfer1::Dims input_shape(std::size_t count, const Contract &contract) {
     return nvinfer1::Dims4(static_cast<std::int32_t>(count), contract.input.height,
-                           contract.input.width, 3);
+                           contract.input.width, static_cast<std::int32_t>(contract.channels));
 }
 
 // In TensorRT 10 a flag makes the network obey the graph's types; later ones always do.

@@ -27,6 +27,16 @@ STPM_CLONES std::uint16_t scale_row(const std::uint8_t *row, std::size_t count, 
     return largest;
 }
 
+// Whether any pixel's first three samples differ.
+STPM_CLONES bool has_colour(const std::uint8_t *row, std::size_t channels, std::size_t width) {
+    unsigned differences = 0;
+    for (std::size_t x = 0; x < width; ++x) {
+        const std::uint8_t *pixel = row + x * channels;
+        differences |= static_cast<unsigned>((pixel[0] ^ pixel[1]) | (pixel[0] ^ pixel[2]));
+    }
+    return differences != 0;
+}
+
 stpm_format eight_bit_format(std::int32_t format) {
     return static_cast<stpm_format>(format - STPM_GREY16);
 }
@@ -72,6 +82,19 @@ void check_image(const stpm_image &image) {
                                           " bytes, expected 0 or at least " +
                                           std::to_string(dense) +
                                           ", the length of a row; check it.");
+    }
+}
+
+void check_grey(const stpm_image &image) {
+    const Format format = format_of(image.format);
+    if (format.colours == 1) return;
+    const Rows rows(image, format);
+    for (std::size_t y = 0; y < static_cast<std::size_t>(image.height); ++y) {
+        if (has_colour(rows[y], format.channels, static_cast<std::size_t>(image.width))) {
+            throw Error(STPM_ERROR_IMAGE,
+                        "got an image whose red, green and blue differ, expected grey, which is "
+                        "all that the graph takes; export without --grey for a colour camera.");
+        }
     }
 }
 

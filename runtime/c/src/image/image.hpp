@@ -25,6 +25,9 @@ Format format_of(std::int32_t format);
 // Throws Error(STPM_ERROR_IMAGE) when the image cannot be read as its fields say.
 void check_image(const stpm_image &image);
 
+// Throws Error(STPM_ERROR_IMAGE) when colours of a checked image of 8 bits differ.
+void check_grey(const stpm_image &image);
+
 // The rows of a checked image.
 class Rows {
   public:

@@ -141,17 +141,23 @@ STPM_CLONES void weigh_rows(const std::uint8_t *between, std::size_t stride,
     }
 }
 
-// Copies a row of pixels to RGB.
+// Copies a row of pixels to RGB, or to grey.
 STPM_CLONES void convert(const std::uint8_t *row, const Format &format, std::size_t width,
-                         std::uint8_t *out) {
-    if (format.channels == 3 && format.source[0] == 0) {
-        std::memcpy(out, row, 3 * width);
+                         std::size_t channels, std::uint8_t *out) {
+    if (format.channels == channels && format.source[0] == 0) {
+        std::memcpy(out, row, channels * width);
         return;
     }
     for (std::size_t x = 0; x < width; ++x) {
         const std::uint8_t *pixel = row + x * format.channels;
-        for (std::size_t c = 0; c < 3; ++c) out[3 * x + c] = pixel[format.source[c]];
+        for (std::size_t c = 0; c < channels; ++c) out[channels * x + c] = pixel[format.source[c]];
     }
+}
+
+// How an image is read where one channel is wanted of colours that are equal.
+Format wanted_format(std::int32_t format, std::size_t channels) {
+    const Format whole = format_of(format);
+    return channels == 1 ? Format{whole.channels, 1, {0, 0, 0}, 1} : whole;
 }
 
 // The most input pixels that the output pixels of a strip need.
@@ -201,24 +207,24 @@ void Weights::prepare(std::int32_t in, std::int32_t out) {
 }
 
 void Resizer::resize(const stpm_image &image, std::int32_t height, std::int32_t width,
-                     std::uint8_t *out) {
+                     std::size_t channels, std::uint8_t *out) {
+    const Format format = wanted_format(image.format, channels);
     if (image.height != height || image.width != width) {
         columns_.prepare(image.width, width);
         rows_.prepare(image.height, height);
-        weigh_both(image, out);
+        weigh_both(image, format, channels, out);
         return;
     }
-    const Format format = format_of(image.format);
     const Rows rows(image, format);
     const auto columns = static_cast<std::size_t>(width);
     for (std::size_t y = 0; y < static_cast<std::size_t>(height); ++y) {
-        convert(rows[y], format, columns, out + y * columns * 3);
+        convert(rows[y], format, columns, channels, out + y * columns * channels);
     }
 }
 
 // Columns before rows, as Pillow does. Each 16 narrowed rows are used while they are in the cache.
-void Resizer::weigh_both(const stpm_image &image, std::uint8_t *out) {
-    const Format format = format_of(image.format);
+void Resizer::weigh_both(const stpm_image &image, const Format &format, std::size_t channels,
+                         std::uint8_t *out) {
     // The colours of narrowed rows still stand in the image's order.
     const Format narrow = {format.colours, format.colours,
                            {format.source[0], format.source[1], format.source[2]}, 1};
@@ -250,7 +256,8 @@ void Resizer::weigh_both(const stpm_image &image, std::uint8_t *out) {
         for (; y < rows_.size() && rows_.end(y) <= start + kRows; ++y) {
             weigh_rows(between_.data() + (rows_.first(y) - top) * narrow_size, narrow_size,
                        rows_.of(y), rows_.count(y), row_.data());
-            convert(row_.data(), narrow, columns_.size(), out + y * columns_.size() * 3);
+            convert(row_.data(), narrow, columns_.size(), channels,
+                    out + y * columns_.size() * channels);
         }
     }
 }

@@ -40,12 +40,14 @@ struct ResizeScratch {
 // Serves one thread at a time.
 class Resizer {
   public:
-    // Writes (height, width, 3) in RGB to `out`; `image` is checked and has 8 bits.
+    // Writes (height, width, channels) to `out`: 3 in RGB, or 1 of an image whose colours are equal.
+    // `image` is checked and has 8 bits.
     void resize(const stpm_image &image, std::int32_t height, std::int32_t width,
-                std::uint8_t *out);
+                std::size_t channels, std::uint8_t *out);
 
   private:
-    void weigh_both(const stpm_image &image, std::uint8_t *out);
+    void weigh_both(const stpm_image &image, const Format &format, std::size_t channels,
+                    std::uint8_t *out);
 
     Weights columns_, rows_;
     ResizeScratch scratch_;

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from stpm.export.graph import DeploymentGraph
 from stpm.export.onnx import onnx_from_graph
+from stpm.export.tiles import TileGraph
 from stpm.runtime import BackendError
 from stpm.runtime.backends import EngineSource
 from stpm.runtime.backends.torch_cuda import check_graph, load
@@ -44,7 +45,7 @@ def written(graph: DeploymentGraph, folder: Path, batch: tuple[int, int] = (1, 4
 
 
 def images(graph: DeploymentGraph, count: int) -> torch.Tensor:
-    shape = (count, *graph.input_size, 3)
+    shape = (count, *graph.input_size, graph.channels)
     return torch.from_numpy(np.random.default_rng().integers(0, 256, shape, np.uint8))
 
 
@@ -68,7 +69,7 @@ def test_a_graph_is_fused_and_scores_the_same(precision: str, limit: float, tmp_
     graph = DeploymentGraph(stpm("resnet18"), precision)
     network = FusedNetwork(written(graph, tmp_path), CPU)
     assert operations_of(network) == RESNET18 | SCORING
-    assert (network.input_size, network.map_size) == ((64, 96), (64, 96))
+    assert (network.image_shape, network.map_size) == ((64, 96, 3), (64, 96))
     for count in (1, 3):
         assert_same(network, graph, count, limit)
 
@@ -94,7 +95,14 @@ def test_odd_sizes_and_a_camera_that_is_resized_inside(
 ) -> None:
     graph = DeploymentGraph(stpm("resnet18", size), camera_size=(100, 90))
     network = FusedNetwork(written(graph, tmp_path), CPU)
-    assert network.input_size == (100, 90)
+    assert network.image_shape == (100, 90, 3)
+    assert operations_of(network)["normalise"] == 1
+    assert_same(network, graph, 2, 1e-5)
+
+
+def test_a_graph_of_tiles(tmp_path: Path) -> None:
+    graph = TileGraph(stpm("resnet18", (96, 128)))
+    network = FusedNetwork(written(graph, tmp_path), CPU)
     assert operations_of(network)["normalise"] == 1
     assert_same(network, graph, 2, 1e-5)
 
