@@ -322,6 +322,8 @@ def review(
     with progress("scoring", len(goods) + len(bads)) as on_images:
         made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
     left = f", {made.without_picture} without a picture" if made.without_picture else ""
+    if made.unaligned:
+        left += f", {made.unaligned} left out that cannot be aligned"
     note(f"{out}: {made.good} good parts, {made.bad} defects{left}")
 
 

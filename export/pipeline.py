@@ -48,7 +48,7 @@ from stpm.runtime.bundle.calibration import (
 from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
-from stpm.runtime.site.rule import scoring_file
+from stpm.runtime.site.rule import scoring_files
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import score_files, torch_scorer
@@ -125,7 +125,7 @@ def export_bundle(
     )
     golden = _golden(verify, built.plan, built.reference)
     files = {MODEL: built.onnx, GOLDEN: npz_bytes(golden)} | built.files
-    files |= scoring_file(good.rule, golden.anomaly_maps, built.plan.golden_size)
+    files |= scoring_files(good.rule, golden.anomaly_maps, built.plan.golden_size)
     return write_bundle(out, manifest, files, check_readable)
 
 
@@ -212,18 +212,21 @@ def _build(
     ).items():
         if engine is None:
             parity, outputs = {}, reference
-            if good.paths != verify:
+            if not good.are(verify):
+                scorer = good.aligned(torch_reference)
                 with progress("reference, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(torch_reference, good.paths, on_images, options.bit_depth)
+                    outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
         else:
             scorer = engine_scorer(plan.around(engine), contract)
             check_scoring_types(name, engine.layer_precisions())
             with progress(name, len(verify)) as on_images:
                 outputs = score_files(scorer, verify, on_images, options.bit_depth)
             parity = verify_engine(name, reference, outputs, options.precision)
-            if good.paths != verify:
+            if not good.are(verify):
                 with progress(f"{name}, thresholds", len(good.paths)) as on_images:
-                    outputs = score_files(scorer, good.paths, on_images, options.bit_depth)
+                    outputs = score_files(
+                        good.aligned(scorer), good.paths, on_images, options.bit_depth
+                    )
             if gate is not None:
                 parity |= gate.check(name, outputs, scorer)
         thresholds = thresholds_of(outputs, good, options.false_alarm_rate)

@@ -115,6 +115,8 @@ def side_by_side(
         panels["ground truth"] = _panel(_grey(truth_mask), result.image_size)
     verdict, colour = ("ANOMALOUS", _RED) if result.is_anomalous else ("OK", _GREEN)
     header = f"{verdict}    score {result.score:.4g}    threshold {result.threshold:.4g}"
+    if result.verdict == "unaligned":
+        header = "UNALIGNED    no score"
     return _lay_out(header, colour, panels)
 
 
