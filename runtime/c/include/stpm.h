@@ -108,7 +108,10 @@ typedef struct stpm_region {
 typedef enum stpm_verdict {
     STPM_VERDICT_OK = 0,
     STPM_VERDICT_WARN = 1, /* put it aside, to be looked at */
-    STPM_VERDICT_ANOMALOUS = 2
+    STPM_VERDICT_ANOMALOUS = 2,
+    /* The part was not found where the bundle aligns parts, and was not scored: its score is FLT_MAX,
+     * its map 0, and is_anomalous 1, so that whoever looks at one of them alone rejects it. */
+    STPM_VERDICT_UNALIGNED = 3
 } stpm_verdict;
 
 typedef struct stpm_roi {
