@@ -50,13 +50,16 @@ class Placement:
     correlation: float
 
     def to_reference(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring an image uint8 (H,W) or (H,W,3) to the reference; what lies outside is mirrored."""
+        """Bring an image uint8 (H,W) or (H,W,3) to the reference; its edge goes on outside.
+
+        Mirrored there a part that is cut off would show an edge that no good part has.
+        """
         aligned = cv2.warpAffine(
             image,
             self._at(image.shape),
             (image.shape[1], image.shape[0]),
             flags=_BACKWARDS,
-            borderMode=cv2.BORDER_REFLECT_101,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         return np.asarray(aligned, np.uint8)
 

@@ -17,6 +17,7 @@ from stpm.benchmarks.records.serving import ServingRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
+    AlignmentRecord,
     GraphAblationRecord,
     ImageScoresRecord,
     LibstpmRecord,
@@ -38,6 +39,7 @@ Record = (
     | TrainingSpeedRecord
     | ServingRecord
     | FleetRecord
+    | AlignmentRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -51,6 +53,7 @@ KINDS: dict[str, Any] = {
     "training_speed": TrainingSpeedRecord,
     "serving": ServingRecord,
     "fleet": FleetRecord,
+    "alignment": AlignmentRecord,
 }
 """Every kind of result file, in the order of the report."""
 

@@ -17,6 +17,7 @@ from stpm.benchmarks.report.tables_fleet import fleet_tables
 from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
+    alignment_tables,
     graph_ablation_tables,
     image_scores_tables,
     libstpm_tables,
@@ -34,6 +35,7 @@ TITLES = {
     "training_speed": "Training",
     "serving": "Serving",
     "fleet": "Fleet",
+    "alignment": "Aligned parts",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -89,6 +91,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", serving_tables(content))]
         case "fleet":
             return [Block("", fleet_tables(content))]
+        case "alignment":
+            return [Block("", alignment_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

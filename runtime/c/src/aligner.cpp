@@ -50,7 +50,7 @@ cv::Matx23d at(const Placement &placement, Size size) {
 cv::Mat to_reference(const Placement &placement, const cv::Mat &image) {
     cv::Mat aligned;
     cv::warpAffine(image, aligned, at(placement, {image.rows, image.cols}), image.size(),
-                   kBackwards, cv::BORDER_REFLECT_101);
+                   kBackwards, cv::BORDER_REPLICATE);
     return aligned;
 }
 

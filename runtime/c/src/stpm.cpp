@@ -196,9 +196,10 @@ stpm_status stpm_run(stpm_detector *detector, const stpm_image *images, size_t c
             opened.check(images[i]);
             opened.check(results[i]);
         }
-        std::vector<Placement> placements(opened.aligns() ? count : 1);
+        Placement none;
+        std::vector<Placement> placements(opened.aligns() ? count : 0);
         const auto placement = [&](std::size_t i) -> Placement & {
-            return placements[opened.aligns() ? i : 0];
+            return placements.empty() ? none : placements[i];
         };
         const auto fill = [&](std::size_t i, std::uint8_t *input) {
             opened.fit(images[i], input, placement(i));
