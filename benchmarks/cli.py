@@ -11,9 +11,11 @@ import typer
 from stpm.benchmarks.measure.live.command import live
 from stpm.benchmarks.measure.plan.command import plan
 from stpm.benchmarks.measure.shadow_command import shadow
+from stpm.benchmarks.measure.tiles_command import tiles
 from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.benchmarks.studies.ablation_command import ablation
+from stpm.benchmarks.studies.alignment_command import align
 from stpm.benchmarks.studies.drift_command import drift
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, parse_size
@@ -41,6 +43,8 @@ main.command()(live)
 main.command()(plan)
 main.command()(drift)
 main.command()(shadow)
+main.command()(tiles)
+main.command()(align)
 
 
 @main.command()
@@ -156,29 +160,6 @@ def latency(
     files = list_images(local(images)) if images else []
     content = latency_result(cases, files, images=count, rounds=rounds)
     show(latency_tables(content), content, out)
-
-
-@main.command()
-@known_errors
-def tiles(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles of stpm-export --tile.")],
-    engine: Annotated[
-        str | None, typer.Option(help="Of all.", show_default="the fastest they all name")
-    ] = None,
-    threads: Annotated[
-        int, typer.Option(min=0, help="Processor threads of a run; 0: the engine's choice.")
-    ] = 0,
-    count: Annotated[int, typer.Option(help="Images that each scores in a round.", min=1)] = 3,
-    rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=1)] = 5,
-    out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
-) -> None:
-    """Measure time and memory of large images by tiles, each bundle in a fresh process a round."""
-    from stpm.benchmarks.measure.tiles import tiles_result
-    from stpm.benchmarks.report.tables_tiles import tiles_tables
-
-    check_out(out)
-    content = tiles_result(bundles, engine=engine, threads=threads, images=count, rounds=rounds)
-    show(tiles_tables(content), content, out)
 
 
 @main.command()
@@ -376,4 +357,6 @@ def review(
     with progress("scoring", len(goods) + len(bads)) as on_images:
         made = write_review(Detector(bundle, engine), goods, bads, out, on_images)
     left = f", {made.without_picture} without a picture" if made.without_picture else ""
+    if made.unaligned:
+        left += f", {made.unaligned} left out that cannot be aligned"
     note(f"{out}: {made.good} good parts, {made.bad} defects{left}")

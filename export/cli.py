@@ -16,6 +16,7 @@ from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.capabilities import processor_precisions
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import Version, command, note, parse_size, refuse_ignored, say
+from stpm.runtime.site.align import LIMIT
 from stpm.runtime.store import local
 
 if TYPE_CHECKING:
@@ -138,6 +139,20 @@ def export(
         list[Path] | None,
         typer.Option(help="Region to ignore, a file as for --roi. May be repeated."),
     ] = None,
+    align: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image of a good part: parts that lie shifted and turned are brought to it first."
+        ),
+    ] = None,
+    align_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="How far a part may lie from --align: SHIFT,DEGREES, the shift in % of the "
+            "longer side or in pixels.",
+            show_default=LIMIT,
+        ),
+    ] = None,
     min_area: Annotated[
         int,
         typer.Option(
@@ -196,6 +211,13 @@ def export(
             "--quantize, --distil, --data and --category apply only to INT8; add --int8 or "
             "--precision auto."
         )
+    if may_quantize and align is not None:
+        raise typer.BadParameter(
+            "--align is not for INT8, whose gate compares whole images; export, then align with "
+            "stpm-calibrate --align."
+        )
+    if align_limit is not None and align is None:
+        raise typer.BadParameter("--align-limit goes with --align.")
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
@@ -239,6 +261,8 @@ def export(
         rois=tuple(roi or ()),
         ignored=tuple(ignore or ()),
         min_area=min_area,
+        align=align,
+        align_limit=align_limit or LIMIT,
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )
     verify, calibrate, quantize, data = (

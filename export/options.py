@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stpm.runtime.backends.tensorrt.build import BuildOptions
 from stpm.runtime.images.preprocess import FULL_DEPTH
+from stpm.runtime.site.align import LIMIT
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class ExportOptions:
         rois: regions of interest, "[NAME=]FILE"; see `stpm.runtime.site.rois`.
         ignored: files of what does not count.
         min_area: smallest defect that counts, in pixels of the image; 0 for any.
+        align: image of a good part that others are brought to; None takes images as they are.
+        align_limit: how far they may lie from it; see `stpm.runtime.site.align.Limit`.
         bit_depth: of deep images; the checkpoint's, whatever is given.
         build: how TensorRT engines are built.
     """
@@ -40,5 +43,7 @@ class ExportOptions:
     rois: tuple[str, ...] = ()
     ignored: tuple[Path, ...] = ()
     min_area: int = 0
+    align: Path | None = None
+    align_limit: str = LIMIT
     bit_depth: int = FULL_DEPTH
     build: BuildOptions = field(default_factory=BuildOptions)

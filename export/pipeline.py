@@ -49,7 +49,7 @@ from stpm.runtime.bundle.calibration import (
 from stpm.runtime.bundle.parity import TOLERANCES
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
-from stpm.runtime.site.rule import Scored, scoring_file
+from stpm.runtime.site.rule import Scored, scoring_files
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import Sample, read_image, read_images
 from stpm.train.evaluate import BATCH_SIZE, Scorer, score_files, torch_scorer
@@ -128,7 +128,7 @@ def export_bundle(
     )
     golden = _golden(verify, built.plan, built.reference)
     files = {MODEL: built.onnx, GOLDEN: npz_bytes(golden)} | built.files
-    files |= scoring_file(good.rule, golden.anomaly_maps, built.plan.golden_size)
+    files |= scoring_files(good.rule, golden.anomaly_maps, built.plan.golden_size)
     return write_bundle(out, manifest, files, check_readable)
 
 
@@ -217,10 +217,10 @@ def _build(
     batch_size = 1 if options.tile else BATCH_SIZE
 
     def scored(name: str, scorer: Scorer, outputs: Outputs) -> Scored:
-        if good.paths == verify:
+        if good.are(verify):
             return good.beside(outputs)
         with progress(f"{name}, thresholds", len(good.paths)) as on_images:
-            return good.scored(scorer, on_images, options.bit_depth, batch_size)
+            return good.scored(good.aligned(scorer), on_images, options.bit_depth, batch_size)
 
     for name, (engine, built) in open_engines(
         onnx_bytes, (*graph.input_size, graph.channels), options, report

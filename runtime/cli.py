@@ -69,7 +69,10 @@ def run(
         ),
     ] = None,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with 3 when an image is anomalous.")
+        bool,
+        typer.Option(
+            "--fail-on-anomaly", help="Exit with 3 when an image is anomalous or unaligned."
+        ),
     ] = False,
     engines: Annotated[
         bool,
@@ -133,7 +136,7 @@ def run(
     note(_summary(verdicts, found.left_out, refused))
     if refused:
         raise typer.Exit(1)
-    if fail_on_anomaly and verdicts["anomalous"]:
+    if fail_on_anomaly and verdicts["anomalous"] + verdicts["unaligned"]:
         raise typer.Exit(EXIT_ANOMALY)
 
 
@@ -167,9 +170,11 @@ def _print_engines(bundle: Path | None, as_json: bool) -> None:
 def _summary(verdicts: Counter[Verdict], left_out: Counter[str], refused: int) -> str:
     beside = f" ({counts(left_out)})" if left_out else ""
     warned = f", to be looked at {verdicts['warn']}" if verdicts["warn"] else ""
+    unaligned = verdicts["unaligned"]
+    not_found = f"; not aligned, and not scored {unaligned}" if unaligned else ""
     return (
-        f"scored {verdicts.total()}, of which anomalous {verdicts['anomalous']}{warned}; "
-        f"left out {left_out.total()}{beside}; refused {refused}"
+        f"scored {verdicts.total() - unaligned}, of which anomalous {verdicts['anomalous']}{warned}"
+        f"{not_found}; left out {left_out.total()}{beside}; refused {refused}"
     )
 
 
@@ -177,7 +182,8 @@ def _line(path: Path, result: Result, as_json: bool) -> str:
     if as_json:
         return json.dumps({"image": shown(path)} | result.summary())
     verdict = "ok" if result.verdict == "ok" else result.verdict.upper()
-    return f"{verdict:9}  {result.score:.6g}  {result.threshold:.6g}  {shown(path)}"
+    score = "-" if result.verdict == "unaligned" else f"{result.score:.6g}"
+    return f"{verdict:9}  {score}  {result.threshold:.6g}  {shown(path)}"
 
 
 main = command(run)

@@ -30,9 +30,9 @@ from stpm.runtime.errors import (
 )
 from stpm.runtime.forks import PerProcess
 from stpm.runtime.images.preprocess import ImageSource, load_image
-from stpm.runtime.output.map_score import MapScore
+from stpm.runtime.output.map_score import MapScore, Views
 from stpm.runtime.output.result import Result, RoiResult, verdict_of
-from stpm.runtime.replay import map_score_of, verified_engine
+from stpm.runtime.replay import aligner_of, map_score_of, verified_engine
 from stpm.runtime.store import local
 
 
@@ -47,6 +47,8 @@ class Detector:
         engine_name: the engine in use.
         calibration: that engine's thresholds and how they were found.
         map_score: what the maps are scored by; None for the graph's own scores.
+        aligner: what brings parts to the bundle's reference; None for images that are scored as
+            they are.
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class Detector:
 
         Raises:
             BundleError: the bundle is malformed or altered.
-            BackendError: no engine that the bundle names is installed, or it cannot run here, or
-                the store cannot be reached.
+            BackendError: no engine that the bundle names is installed, or it cannot run here; the
+                store cannot be reached; or the bundle aligns parts and OpenCV is not installed.
             DataError: the store has no such bundle.
             ParityError: on this machine the engine does not reproduce the golden images.
         """
@@ -80,6 +82,7 @@ class Detector:
         self.engine_name = engine or self._fastest_engine()
         self.calibration = calibration_of(self.bundle, self.engine_name)
         self.map_score = map_score_of(self.bundle, self.calibration.roi_weights)
+        self.aligner = aligner_of(self.bundle)
         self._options: dict[str, Any] = {"threads": threads, "rebuild": rebuild}
         # No method of this object: a circle would keep a dropped detector's engine in memory.
         self._engines = PerProcess(
@@ -121,7 +124,8 @@ class Detector:
         loaded = self._load(images)
         if not loaded:
             return []
-        return self.decide(_sizes(loaded), self.infer(self.prepare(loaded)))
+        inputs, views = self.align(self.prepare(loaded))
+        return self.decide(_sizes(loaded), self.infer(inputs), views)
 
     def outputs(self, images: Sequence[NDArray[np.uint8]]) -> Outputs:
         """Return the maps and the scores that `batch` decides by.
@@ -132,10 +136,11 @@ class Detector:
         Returns:
             float32 (N,h,w) and (N,).
         """
-        outputs = self.infer(self.prepare(images))
+        inputs, views = self.align(self.prepare(images))
+        outputs = self.infer(inputs)
         if self.map_score is None:
             return outputs
-        weighted, roi_scores = self.map_score(outputs[0], _sizes(images))
+        weighted, roi_scores = self.map_score(outputs[0], _sizes(images), views)
         return weighted, roi_scores.max(axis=1)
 
     def scores(self, images: Iterable[ImageSource]) -> NDArray[np.float32]:
@@ -177,9 +182,9 @@ class Detector:
         """
         if self.map_score is not None:
             raise BackendError(
-                f"{self.bundle.path}: scores regions of interest or a smallest defect, which "
-                "is computed on the host; call batch, or calibrate with --whole-image "
-                "--min-area 0."
+                f"{self.bundle.path}: scores regions of interest, a smallest defect or aligned "
+                "parts, which is computed on the host; call batch, or calibrate with "
+                "--whole-image --min-area 0 --no-align."
             )
         if not isinstance(self._engine, DeviceEngine):
             raise BackendError(
@@ -197,21 +202,42 @@ class Detector:
         contract = self.bundle.manifest.input
         return np.stack([fit_input(image, contract) for image in images])
 
+    def align(self, inputs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Views | None]:
+        """Bring the parts in inputs from `prepare` to the bundle's reference, if it has one.
+
+        Returns:
+            The inputs, and how the camera sees them; None without a reference.
+        """
+        return (inputs, None) if self.aligner is None else self.aligner(inputs)
+
     def infer(self, inputs: NDArray[np.uint8]) -> Outputs:
-        """Run the engine on inputs from `prepare`; see `run_in_batches`."""
+        """Run the engine on inputs from `align`; see `run_in_batches`."""
         return run_in_batches(self._engine, inputs, self.bundle.manifest.input)
 
-    def decide(self, image_sizes: Sequence[tuple[int, int]], outputs: Outputs) -> list[Result]:
+    def decide(
+        self,
+        image_sizes: Sequence[tuple[int, int]],
+        outputs: Outputs,
+        views: Views | None = None,
+    ) -> list[Result]:
         """Hold maps and scores against the thresholds.
 
         Args:
             image_sizes: (height, width) of the images before `prepare`.
             outputs: from `infer`.
+            views: from `align`.
+
+        Raises:
+            BackendError: the bundle aligns parts, and there are no views.
         """
+        if self.aligner is not None and views is None:
+            raise BackendError(
+                f"{self.bundle.path}: got maps without views, expected those of align; call batch."
+            )
         maps, scores = outputs
         rois: Sequence[tuple[RoiResult, ...]] = [()] * len(scores)
         if self.map_score is not None:
-            maps, roi_scores = self.map_score(maps, image_sizes)
+            maps, roi_scores = self.map_score(maps, image_sizes, views)
             scores = roi_scores.max(axis=1)
             rois = [self._rois(self.map_score, row) for row in roi_scores]
         return [

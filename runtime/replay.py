@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +16,57 @@ from stpm.runtime.errors import BackendError, BundleError, ParityError
 from stpm.runtime.output.map_score import MapScore
 from stpm.runtime.tiled import TiledEngine
 
+if TYPE_CHECKING:
+    from stpm.runtime.aligner import Aligner
+
+MOST_LEVELS = 2.0
+"""Grey levels that aligned pictures of two versions of OpenCV differ by in the mean, at most."""
+MOST_CORRELATION = 0.02
+"""That their correlations with the reference differ by, at most."""
+
 
 def map_score_of(bundle: Bundle, weights: tuple[float, ...]) -> MapScore | None:
     """Return what a bundle's maps are scored by, None for the graph's own scores."""
     scoring = bundle.manifest.scoring
     return None if scoring.is_graphs else scoring.map_score(bundle.scoring_map().labels, weights)
+
+
+def aligner_of(bundle: Bundle) -> Aligner | None:
+    """Return what aligns a bundle's images, None where they are scored as they are.
+
+    Raises:
+        BackendError: OpenCV is not installed.
+        ParityError: it does not bring the golden parts to where they were.
+    """
+    alignment = bundle.manifest.scoring.align
+    if alignment is None:
+        return None
+    check_opencv(f"{bundle.path}: aligns parts")
+    from stpm.runtime.aligner import Aligner
+
+    kept = bundle.reference()
+    aligner = Aligner(alignment, kept.reference)
+    for picture, aligned, correlation in zip(
+        kept.golden_images, kept.golden_aligned, kept.golden_correlations, strict=True
+    ):
+        found = aligner.place(picture)
+        if found is not None:
+            apart = np.abs(found.to_reference(picture).astype(np.float32) - aligned).mean()
+            if apart <= MOST_LEVELS and abs(found.correlation - correlation) <= MOST_CORRELATION:
+                continue
+        raise ParityError(
+            f"{bundle.path}: OpenCV brings a golden part elsewhere than it did at calibration; "
+            "calibrate again on this machine with --align."
+        )
+    return aligner
+
+
+def check_opencv(what: str) -> None:
+    """Raise BackendError where OpenCV is not installed, for what needs it."""
+    if importlib.util.find_spec("cv2") is None:
+        raise BackendError(
+            f"{what}, which needs OpenCV, not installed here; run pip install 'stpm[align]'."
+        )
 
 
 def verified_engine(

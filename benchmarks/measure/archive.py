@@ -9,8 +9,8 @@ from pathlib import Path
 
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, images_below
-from stpm.runtime.live.record import LAST, PATTERN, read_record
-from stpm.runtime.live.replay_record import SCORED
+from stpm.runtime.live.read_record import LAST, PATTERN, read_record
+from stpm.runtime.live.replay_record import DECIDED, kept_image
 from stpm.runtime.live.sinks.pictures import OVERLAY
 from stpm.train.datasets import Sample, category_names, find_category, open_category
 
@@ -103,7 +103,7 @@ def _pictured(overlay: Path) -> Path:
 
 
 def _of_record(path: Path) -> Archive:
-    """List the images that a record has a score of, each once."""
+    """List the images that a record has a verdict of, each once."""
     images: dict[str, Kept] = {}
     gone: set[str] = set()
     left_out: Counter[str] = Counter()
@@ -113,10 +113,10 @@ def _of_record(path: Path) -> Archive:
                 f"{path}: {line.place} {line.problem}; name the folder of its images instead."
             )
         name, verdict = str(line.entry["image"]), line.entry["verdict"]
-        if verdict not in SCORED:
+        if verdict not in DECIDED:
             left_out[f"recorded as {verdict}"] += 1
-        elif Path(name).is_file():
-            images[name] = Kept(name, Path(name), pixels=str(line.entry["sha256"]))
+        elif (file := kept_image(path, line.entry)).is_file():
+            images[name] = Kept(name, file, pixels=str(line.entry["sha256"]))
         else:
             gone.add(name)
     return Archive("record of a station", list(images.values()), len(gone), left_out)

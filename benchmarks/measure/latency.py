@@ -190,12 +190,12 @@ class Workload:
     def _stages(self, frames: Sequence[Image8]) -> dict[str, float]:
         detector = self._detector
         marks = [time.perf_counter_ns()]
-        inputs = detector.prepare(frames)
+        inputs, views = detector.align(detector.prepare(frames))
         marks.append(time.perf_counter_ns())
         outputs = detector.infer(inputs)
         marks.append(time.perf_counter_ns())
         sizes = [(frame.shape[0], frame.shape[1]) for frame in frames]
-        for result in detector.decide(sizes, outputs):
+        for result in detector.decide(sizes, outputs, views):
             _ = result.is_anomalous, result.regions
         marks.append(time.perf_counter_ns())
         return dict(zip(STAGES[1:], (np.diff(marks) / 1e6).tolist(), strict=True))

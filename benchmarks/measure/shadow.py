@@ -34,7 +34,7 @@ from stpm.runtime.output.picture_names import picture_stems
 from stpm.runtime.output.result import Result
 from stpm.train.datasets import GOOD, read_image, read_mask
 
-VERDICTS: tuple[Verdict, ...] = ("ok", "warn", "anomalous")
+VERDICTS: tuple[Verdict, ...] = ("ok", "warn", "anomalous", "unaligned")
 """From the best to the worst."""
 MOST_PICTURES = 100
 

@@ -21,6 +21,7 @@ from stpm.benchmarks.records.shadow import ShadowRecord
 from stpm.benchmarks.records.speed import LatencyRecord, PeersRecord
 from stpm.benchmarks.records.studies import (
     AblationLine,
+    AlignmentRecord,
     GraphAblationRecord,
     ImageScoresRecord,
     LibstpmRecord,
@@ -49,6 +50,7 @@ Record = (
     | ShadowRecord
     | DriftRecord
     | FleetScalingRecord
+    | AlignmentRecord
 )
 KINDS: dict[str, Any] = {
     "accuracy": AccuracyRecord,
@@ -68,6 +70,7 @@ KINDS: dict[str, Any] = {
     "shadow": ShadowRecord,
     "drift": DriftRecord,
     "fleet_scaling": FleetScalingRecord,
+    "alignment": AlignmentRecord,
 }
 """Every kind of result file, in the order of the report."""
 

@@ -7,7 +7,7 @@ from typing import Literal, NotRequired, TypedDict
 from stpm.benchmarks.records.accuracy import Interval
 from stpm.benchmarks.records.header import Header
 
-Verdict = Literal["ok", "warn", "anomalous"]
+Verdict = Literal["ok", "warn", "anomalous", "unaligned"]
 
 
 class Judge(TypedDict):

@@ -102,6 +102,60 @@ class ImageScoresRecord(Header):
     scored: list[ScoredModel]
 
 
+class AlignedCase(TypedDict):
+    """Test images as they lie or moved, scored with the bundle's aligner or without.
+
+    Counts are of images. One that is not aligned counts as rejected, or found.
+    """
+
+    images: str
+    aligned: bool
+    image_auroc: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    good_rejected: int
+    defects_found: int
+    good_unaligned: int
+    defects_unaligned: int
+
+
+class Limits(TypedDict):
+    """See `stpm.runtime.bundle.alignment.Alignment`."""
+
+    size: list[int]
+    shift: float
+    degrees: float
+    correlation: float
+
+
+class Disturbance(TypedDict):
+    """See `stpm.benchmarks.studies.alignment.Disturbance`."""
+
+    shift: float
+    degrees: float
+    seed: int
+
+
+class AlignmentRecord(Header):
+    """A result of kind "alignment".
+
+    `apart_px` is how far the places of moved images are from where they should be, at the farthest
+    corner; `ms` medians of an image, with and without aligning.
+    """
+
+    kind: Literal["alignment"]
+    category: str
+    engine: str
+    good_count: int
+    defect_count: int
+    rois: list[str]
+    limits: Limits
+    disturbance: Disturbance
+    cases: list[AlignedCase]
+    apart_px: dict[str, float | None]
+    ms: dict[str, float]
+
+
 class AblationLine(TypedDict):
     """A line of an ablation's file: one training and what came of it."""
 

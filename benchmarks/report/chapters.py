@@ -22,6 +22,7 @@ from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.benchmarks.report.tables_shadow import shadow_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 from stpm.benchmarks.report.tables_studies import (
+    alignment_tables,
     graph_ablation_tables,
     image_scores_tables,
     libstpm_tables,
@@ -46,6 +47,7 @@ TITLES = {
     "shadow": "Another bundle in the shadow",
     "drift": "Drift",
     "fleet_scaling": "Scoring an archive",
+    "alignment": "Aligned parts",
     "graph_ablation": "Choices in the graph",
     "image_scores": "The image's score",
     "ablation": "Ablations",
@@ -113,6 +115,8 @@ def blocks_of(content: Record, name: str) -> list[Block]:
             return [Block("", drift_tables(content), drift_figures(content, name))]
         case "fleet_scaling":
             return [Block("", scaling_tables(content))]
+        case "alignment":
+            return [Block("", alignment_tables(content))]
 
 
 def ablation_block(lines: Sequence[AblationLine]) -> Block:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stpm.benchmarks.records.accuracy import METRICS
 from stpm.benchmarks.records.studies import (
+    AlignmentRecord,
     GraphAblationRecord,
     ImageScoresRecord,
     LibstpmRecord,
@@ -76,6 +77,34 @@ def libstpm_tables(content: LibstpmRecord) -> list[Table]:
         "resize, speed relative to Pillow", f"{content['resize_times_faster_than_pillow']:.2f}"
     )
     return [table]
+
+
+def alignment_tables(content: AlignmentRecord) -> list[Table]:
+    """Tabulate a result of kind "alignment": images and way to score them a row."""
+    moved, limits = content["disturbance"], content["limits"]
+    where = f", {', '.join(content['rois'])} alone" if content["rois"] else ""
+    table = Table(
+        f"{content['category']}{where}, moved by up to {moved['shift']:.0%} and "
+        f"{moved['degrees']:g}\u00b0, aligned within {limits['shift']:.0%} and "
+        f"{limits['degrees']:g}\u00b0",
+        (
+            *("", "image AUROC", "pixel AUROC", "AUPRO"),
+            *("good rejected", "defects found", "unaligned"),
+        ),
+    )
+    for case in content["cases"]:
+        figures = (case["image_auroc"], case["pixel_auroc"], case["aupro"])
+        table.add(
+            f"{case['images']}, {'aligned' if case['aligned'] else 'not aligned'}",
+            *("" if figure is None else f"{figure:.4f}" for figure in figures),
+            f"{case['good_rejected']} of {content['good_count']}",
+            f"{case['defects_found']} of {content['defect_count']}",
+            f"{case['good_unaligned']} good, {case['defects_unaligned']} defects",
+        )
+    costs = Table("an image", ("", "ms"))
+    for name, ms in content["ms"].items():
+        costs.add(f"{name} aligning", f"{ms:.1f}")
+    return [table, costs]
 
 
 def training_speed_tables(content: TrainingSpeedRecord) -> list[Table]:

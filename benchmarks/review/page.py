@@ -33,11 +33,13 @@ class Reviewed:
     Attributes:
         good, bad: images of each.
         without_picture: that there was no room for.
+        unaligned: that no threshold decides over, and that are left out.
     """
 
     good: int
     bad: int
     without_picture: int
+    unaligned: int
 
 
 def write_review(
@@ -64,10 +66,14 @@ def write_review(
     room = SIZE_LIMIT - len(_file("review.html")) - 300 * count
     budget = min(MOST, room // count)
     rows: list[dict[str, object]] = []
-    without = 0
-    for path in (*good, *bad):
+    without = unaligned = 0
+    for number, path in enumerate((*good, *bad)):
         image = load_image(path, detector.bundle.manifest.input.bit_depth)
         result = detector(image)
+        on_images(1)
+        if result.verdict == "unaligned":
+            unaligned += 1
+            continue
         panels = [
             Image.fromarray(pixels).resize((SIDE, SIDE))
             for pixels in (
@@ -81,12 +87,11 @@ def write_review(
         rows.append(
             {
                 "name": f"{path.parent.name}/{path.name}",
-                "bad": len(rows) >= len(good),
+                "bad": number >= len(good),
                 "score": float(result.score),
                 "picture": picture[0] if picture else None,
             }
         )
-        on_images(1)
     data = {
         "bundle": str(detector.bundle.path),
         "engine": detector.engine_name,
@@ -99,7 +104,7 @@ def write_review(
     for name in ("review.css", "review.js"):
         content = content.replace(f"/* {name} */", _file(name))
     write_whole(out, content.replace("/* data */", script))
-    return Reviewed(len(good), len(bad), without)
+    return Reviewed(len(good), len(bad), without, unaligned)
 
 
 def _beside(panels: Sequence[Image.Image]) -> Image.Image:

@@ -12,7 +12,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
@@ -35,6 +35,7 @@ from stpm.runtime.errors import BundleError
 from stpm.runtime.partial import leftovers, partial_path
 
 __all__ = [
+    "ALIGN",
     "GOLDEN",
     "MANIFEST",
     "MAX_BATCH",
@@ -50,6 +51,7 @@ __all__ = [
     "Golden",
     "InputContract",
     "Manifest",
+    "Reference",
     "ScoringMap",
     "check_readable",
     "npz_bytes",
@@ -60,6 +62,7 @@ MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 SCORING = "scoring.npz"
+ALIGN = "align.npz"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_GOLDEN_BYTES = 1 << 30
 """Largest size of the golden arrays, decompressed."""
@@ -94,6 +97,23 @@ class ScoringMap:
 
     labels: NDArray[np.uint8]
     golden_scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The part that others are brought to, and parts that were, to check an aligner with.
+
+    Attributes:
+        reference: uint8 (h,w), grey, of `Alignment.working_size`.
+        golden_images: uint8 (K,h,w), grey, as the camera saw them.
+        golden_aligned: uint8 (K,h,w), as they were brought to the reference.
+        golden_correlations: float32 (K,), of these with it.
+    """
+
+    reference: NDArray[np.uint8]
+    golden_images: NDArray[np.uint8]
+    golden_aligned: NDArray[np.uint8]
+    golden_correlations: NDArray[np.float32]
 
 
 class Bundle:
@@ -176,6 +196,27 @@ class Bundle:
             )
         return ScoringMap(**arrays)
 
+    def reference(self) -> Reference:
+        """Read what parts are brought to; for a manifest whose `scoring` has `align`.
+
+        Raises:
+            BundleError: it is malformed or does not fit the manifest.
+        """
+        align = self.manifest.scoring.align
+        assert align is not None
+        names = tuple(field.name for field in fields(Reference))
+        arrays = _npz(self.path / ALIGN, self.read(ALIGN), names)
+        goldens = arrays["golden_images"]
+        count = max(1, len(goldens) if goldens.ndim else 0)
+        expected: dict[str, _Array] = {
+            "reference": (align.working_size, np.uint8),
+            "golden_images": ((count, *align.working_size), np.uint8),
+            "golden_aligned": ((count, *align.working_size), np.uint8),
+            "golden_correlations": ((count,), np.float32),
+        }
+        self._check_arrays(ALIGN, arrays, expected)
+        return Reference(**arrays)
+
     def _check_arrays(
         self, file: str, arrays: Mapping[str, NDArray[Any]], expected: Mapping[str, _Array]
     ) -> None:
@@ -242,12 +283,14 @@ def check_readable(path: Path) -> None:
     bundle.golden()
     if not bundle.manifest.scoring.is_graphs:
         bundle.scoring_map()
+    if bundle.manifest.scoring.align is not None:
+        bundle.reference()
     for name in bundle.manifest.files:
         bundle.read(name)
 
 
-def npz_bytes(arrays: Golden | ScoringMap) -> bytes:
-    """Return the content of golden.npz or scoring.npz."""
+def npz_bytes(arrays: Golden | ScoringMap | Reference) -> bytes:
+    """Return the content of golden.npz, scoring.npz or align.npz."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **vars(arrays))
     return buffer.getvalue()

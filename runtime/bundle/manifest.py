@@ -133,6 +133,8 @@ def parse_manifest(values: dict[str, Any]) -> Manifest:
     records = {name: _engine(_object(engines, name), entries) for name in engines}
     size = _pair(contract, "size", MAX_SIDE)
     tiles = values.get("tiles")
+    aligned = scoring.align is not None
+    _require(tiles is None or not aligned, "got tiles and align, expected one of them")
     for name, record in records.items():
         given, needed = len(record.calibration.roi_weights), len(scoring.rois)
         _require(given == needed, f"{name} has {given} roi_weights, expected {needed}")

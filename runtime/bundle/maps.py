@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,6 +72,25 @@ class MapStore:
         for number in range(self._count):
             self._file.seek(number * size_bytes)
             yield np.frombuffer(self._file.read(size_bytes), np.float32).reshape(self._size)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Those of several maps that bool (N,) says."""
+
+    maps: Maps
+    kept: NDArray[np.bool_]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, h, w)."""
+        return len(self), *self.maps.shape[1:]
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return compress(self.maps, self.kept)
 
 
 def nth_highest(maps: Maps, rank: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.bundle.alignment import Alignment
 from stpm.runtime.output.map_score import MAXIMUM, MapScore, percent_of
 
 OWN = "graph"
@@ -29,16 +30,19 @@ class Scoring:
             for a score that is not read off the map.
         min_area: of the smallest defect that counts, in pixels of the image; 0 for any.
         rois: names of the regions of interest; empty where the whole image counts.
+        align: how far parts may lie from the reference; None for images that are scored as they
+            are.
     """
 
     kind: str = OWN
     min_area: int = 0
     rois: tuple[str, ...] = ()
+    align: Alignment | None = None
 
     @property
     def is_graphs(self) -> bool:
         """Whether the graph's own score is the image's."""
-        return not self.min_area and not self.rois
+        return not self.min_area and not self.rois and self.align is None
 
     def check(self) -> None:
         """Raise ValueError for what no map can be scored by."""
@@ -47,10 +51,11 @@ class Scoring:
                 f"got the score {brief(self.kind)}, expected {MAXIMUM}, {OWN}, or topP% for the "
                 "mean of a map's highest P percent, such as top0.2%"
             )
-        if self.rois and self.kind == OWN:
+        if (self.rois or self.align) and self.kind == OWN:
+            asked = "regions of interest" if self.rois else "a reference to align to"
             raise ValueError(
-                "got regions of interest, but the score does not come from the map, "
-                "expected the score max or topP%"
+                f"got {asked}, but the score does not come from the map, expected the score max or "
+                "topP%"
             )
         if self.min_area and self.kind != MAXIMUM:
             raise ValueError(
@@ -107,9 +112,12 @@ class Scoring:
             )
         if not isinstance(rois, list) or not all(isinstance(name, str) for name in rois):
             raise ValueError(f"scoring: rois is {brief(rois)}, expected a list of names")
-        scoring = cls(kind, area, tuple(rois))
+        align = values.get("align")
+        scoring = cls(
+            kind, area, tuple(rois), None if align is None else Alignment.from_dict(align)
+        )
         try:
             scoring.check()
         except ValueError as error:
-            raise ValueError(f"scoring by kind, min_area and rois: {error}") from None
+            raise ValueError(f"scoring by kind, min_area, rois and align: {error}") from None
         return scoring

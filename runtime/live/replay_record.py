@@ -11,9 +11,10 @@ from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.read_record import read_record
 from stpm.runtime.live.verdict import Entry, pixels_hash
+from stpm.runtime.output.map_score import UNALIGNED_SCORE
 
-SCORED = ("ok", "warn", "anomalous")
-"""Verdicts that come of a score."""
+DECIDED = ("ok", "warn", "anomalous", "unaligned")
+"""Verdicts that a bundle comes to."""
 
 
 @dataclass
@@ -56,9 +57,9 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
         if line.problem:
             found.problem = f"{line.place} {line.problem}"
             say(found.problem)
-        elif line.entry["verdict"] not in SCORED:
+        elif line.entry["verdict"] not in DECIDED:
             found.unscored += 1
-        elif not (image := _kept_image(path, line.entry)).is_file():
+        elif not (image := kept_image(path, line.entry)).is_file():
             found.missing += 1
         else:
             difference = _difference(detector, image, line.entry)
@@ -69,7 +70,7 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
     return found
 
 
-def _kept_image(record: Path, entry: Entry) -> Path:
+def kept_image(record: Path, entry: Entry) -> Path:
     """Return the file of an image: the frame that was kept, or the file that was scored."""
     folder = record if record.is_dir() else record.parent
     return folder / entry["kept"] if "kept" in entry else Path(entry["image"])
@@ -85,10 +86,10 @@ def _difference(detector: Detector, path: Path, entry: Entry) -> str:
         return "the image has other pixels than it had"
     result = detector(image)
     tolerance = detector.bundle.manifest.tolerance
-    differs = abs(result.score - entry["score"]) > tolerance * abs(entry["score"])
+    recorded = entry.get("score", UNALIGNED_SCORE)
+    differs = abs(result.score - recorded) > tolerance * abs(recorded)
     if result.verdict == entry["verdict"] and not differs:
         return ""
     return (
-        f"{result.verdict} with {result.score:.6g}, recorded {entry['verdict']} with "
-        f"{entry['score']:.6g}"
+        f"{result.verdict} with {result.score:.6g}, recorded {entry['verdict']} with {recorded:.6g}"
     )

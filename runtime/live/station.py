@@ -139,7 +139,7 @@ class Station:
         with self._recording:
             entry = self._record.append(event.entry) if self._record is not None else event.entry
             camera.counts[entry["verdict"]] += 1
-            if "score" in entry:
+            if entry["latency_ms"]:
                 total = (time.time_ns() - frame.taken_ns) / 1e6
                 camera.latencies.add(entry["latency_ms"] | {"total": total})
                 self.late += self.cycle_time is not None and total > 1e3 * self.cycle_time
@@ -231,18 +231,20 @@ class _Line:
         latency = {s: (b - a) / 1e6 for s, a, b in zip(stages, marks, marks[1:], strict=False)}
         found = {
             "verdict": result.verdict,
-            "score": float(result.score),
             "threshold": float(result.threshold),
             "sha256": pixels_hash(image),
             "regions": len(result.regions),
             "latency_ms": {stage: round(ms, 3) for stage, ms in latency.items()},
         }
         self._keep(frame, found)
+        is_scored = result.verdict != "unaligned"
+        if is_scored:
+            found["score"] = float(result.score)
         if result.rois:
             found["rois"] = {roi.name: roi.verdict for roi in result.rois}
         if camera.shadow is not None:
             found["shadow"] = self._ask_shadow(camera.shadow, image, result.verdict)
-        if camera.drift is not None:
+        if camera.drift is not None and is_scored:
             found["drift"] = camera.drift.update(result.score, image)
         return Event(self._entry(frame, found), image, result)
 
@@ -263,6 +265,8 @@ class _Line:
         except StpmError as error:
             return {"verdict": "error", "error": str(error)}
         self._camera.shadow_differs += other.verdict != verdict
+        if other.verdict == "unaligned":
+            return {"verdict": other.verdict}
         return {"score": float(other.score), "verdict": other.verdict}
 
     def _entry(self, frame: Frame, found: Entry) -> Entry:

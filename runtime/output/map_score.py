@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.output.components import label_regions
 
+UNALIGNED_SCORE = float(np.finfo(np.float32).max)
+"""The score of a part that was not found: above every threshold, so that whoever knows of scores
+alone rejects it."""
 MAXIMUM = "max"
 """The papers' score."""
+
+
+class View(Protocol):
+    """How the camera sees what a map is of, where that was brought to a reference."""
+
+    def to_camera(self, anomaly_map: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring a map float32 (h,w) into the camera's coordinates."""
+        ...
+
+    def labels_to_camera(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring labels uint8 (h,w) into the camera's coordinates."""
+        ...
+
+
+Views = Sequence[View | None]
+"""Of images, None of a part that was not found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,16 +99,41 @@ class MapScore:
         return float(np.partition(values, -count)[-count:].mean(dtype=np.float64))
 
     def __call__(
-        self, anomaly_maps: NDArray[np.float32], image_sizes: Sequence[tuple[int, int]]
+        self,
+        anomaly_maps: NDArray[np.float32],
+        image_sizes: Sequence[tuple[int, int]],
+        views: Views | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score an engine's maps float32 (N,h,w) of images of these sizes.
 
+        Args:
+            anomaly_maps: of the engine.
+            image_sizes: (height, width) in pixels of the images.
+            views: of parts that were aligned; None where none were to be.
+
         Returns:
-            The weighted maps float32 (N,h,w), and each region's scores, float32 (N,R).
+            The weighted maps float32 (N,h,w), in the camera's coordinates, and each region's
+            scores, float32 (N,R).
         """
-        weighted = self.weigh(anomaly_maps)
-        pairs = zip(weighted, image_sizes, strict=True)
-        return weighted, np.stack([self.roi_scores(one, size) for one, size in pairs])
+        if views is None:
+            weighted = self.weigh(anomaly_maps)
+            pairs = zip(weighted, image_sizes, strict=True)
+            return weighted, np.stack([self.roi_scores(one, size) for one, size in pairs])
+        seen = [self._seen(*one) for one in zip(anomaly_maps, image_sizes, views, strict=True)]
+        maps, scores = zip(*seen, strict=True)
+        return np.stack(maps), np.stack(scores)
+
+    def _seen(
+        self, anomaly_map: NDArray[np.float32], image_size: tuple[int, int], view: View | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weigh and score a map where the camera saw it, and every region of it."""
+        if view is not None:
+            moved = replace(self, labels=view.labels_to_camera(self.labels))
+            if all(inside.any() for inside in moved._members):
+                weighted = moved.weigh(view.to_camera(anomaly_map))
+                return weighted, moved.roi_scores(weighted, image_size)
+        unseen = np.full(len(self.weights), UNALIGNED_SCORE, np.float32)
+        return np.zeros_like(anomaly_map), unseen
 
 
 def score_count(kind: str, pixels: int) -> int:

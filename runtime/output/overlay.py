@@ -123,6 +123,8 @@ def side_by_side(
         panels["ground truth"] = _panel(_grey(truth_mask), result.image_size)
     verdict, colour = _HEADERS[result.verdict]
     header = f"{verdict}    score {result.score:.4g}    threshold {result.threshold:.4g}"
+    if result.verdict == "unaligned":
+        header = "UNALIGNED    no score"
     return _lay_out(f"{title}    {header}" if title else header, colour, panels)
 
 

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.output.components import label_regions
-from stpm.runtime.output.map_score import map_pixels
+from stpm.runtime.output.map_score import UNALIGNED_SCORE, map_pixels
 
-Verdict = Literal["ok", "warn", "anomalous"]
+Verdict = Literal["ok", "warn", "anomalous", "unaligned"]
+"""What the line is to do: nothing, look at it, reject it, or look for the part, which was not found
+where it should lie and was not scored."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Result:
     """The inspection of one image.
 
     Attributes:
-        score: the image's anomaly score.
-        anomaly_map: float32 (H, W).
+        score: the image's anomaly score; the highest of float32 of a part that was not found.
+        anomaly_map: float32 (H, W), in the camera's coordinates; 0 of a part that was not found.
         threshold: an image with a higher score is anomalous.
         pixel_threshold: a pixel with a higher map value is anomalous.
         image_size: (height, width) in pixels of the input image.
@@ -74,12 +76,12 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """What the line is to do: "ok", "warn" (look at it) or "anomalous"."""
+        """What the line is to do; see `Verdict`."""
         return verdict_of(self.score, self.threshold, self.warn_threshold)
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether the score is above the threshold."""
+        """Whether the score is above the threshold, as that of a part is which was not found."""
         return bool(self.score > self.threshold)
 
     @cached_property
@@ -110,6 +112,8 @@ class Result:
 
 def verdict_of(score: float, threshold: float, warn_threshold: float | None) -> Verdict:
     """Hold a score against the two limits."""
+    if score >= UNALIGNED_SCORE:
+        return "unaligned"
     if score > threshold:
         return "anomalous"
     return "warn" if warn_threshold is not None and score > warn_threshold else "ok"

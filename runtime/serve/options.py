@@ -59,13 +59,14 @@ def check_graph_scores(bundle: Bundle) -> None:
     """Refuse to serve the graph alone where its own scores are not the bundle's.
 
     Raises:
-        BackendError: the bundle has regions of interest, or a smallest defect that counts.
+        BackendError: the bundle has regions of interest, a smallest defect that counts, or a
+            reference that parts are aligned to.
     """
     check_whole(bundle)
     if not bundle.manifest.scoring.is_graphs:
         raise BackendError(
-            f"{bundle.path}: has regions of interest or a smallest defect, which its graph "
-            "does not include; serve it with stpm-serve triton --backend python."
+            f"{bundle.path}: has regions of interest, a smallest defect or parts to align, which "
+            "its graph does not include; serve it with stpm-serve triton --backend python."
         )
 
 

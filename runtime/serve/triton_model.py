@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, StpmError
+from stpm.runtime.output.map_score import Views
 from stpm.runtime.output.result import Result
 from stpm.runtime.serve.answers import IMAGES, answers
 from stpm.runtime.serve.options import BUNDLE
@@ -21,10 +22,11 @@ from stpm.runtime.serve.options import BUNDLE
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A request's images: their sizes as sent, and the graph's inputs."""
+    """A request's images: their sizes as sent, the graph's inputs, and how the camera sees them."""
 
     sizes: list[tuple[int, int]]
     inputs: NDArray[np.uint8]
+    views: Views | None
 
 
 class TritonPythonModel:
@@ -60,7 +62,8 @@ class TritonPythonModel:
     def _prepare(self, request: Any) -> _Prepared | StpmError:
         images = pb_utils.get_input_tensor_by_name(request, IMAGES).as_numpy()
         try:
-            return _Prepared([images.shape[1:3]] * len(images), self._detector.prepare(images))
+            inputs, views = self._detector.align(self._detector.prepare(images))
+            return _Prepared([images.shape[1:3]] * len(images), inputs, views)
         except StpmError as error:
             return error
 
@@ -75,7 +78,8 @@ class TritonPythonModel:
             outputs = self._detector.infer(np.concatenate([entry.inputs for entry in good]))
         except StpmError as error:
             return [error] * len(prepared)
-        results = iter(self._detector.decide(sizes, outputs))
+        views = [view for entry in good for view in entry.views or ()]
+        results = iter(self._detector.decide(sizes, outputs, views or None))
         return [
             entry if isinstance(entry, StpmError) else [next(results) for _ in entry.sizes]
             for entry in prepared

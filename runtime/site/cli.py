@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import image_sizes
 from stpm.runtime.output.console import Version, command, note, progress, say
+from stpm.runtime.site.align import LIMIT, Limit, align_to, check_whole_images
 from stpm.runtime.site.rois import read_rois
 from stpm.runtime.site.rule import Rule, Scored, make_rule, rule_of
 from stpm.runtime.site.thresholds import (
@@ -85,6 +86,24 @@ def calibrate(
     whole_image: Annotated[
         bool, typer.Option("--whole-image", help="Remove the bundle's regions of interest.")
     ] = False,
+    align: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image of a good part: parts that lie shifted and turned are brought to it first.",
+            show_default="as before",
+        ),
+    ] = None,
+    align_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="How far a part may lie from --align: SHIFT,DEGREES, the shift in % of the "
+            "longer side or in pixels.",
+            show_default=LIMIT,
+        ),
+    ] = None,
+    no_align: Annotated[
+        bool, typer.Option("--no-align", help="Drop the bundle's reference.")
+    ] = False,
     min_area: Annotated[
         int | None,
         typer.Option(
@@ -114,7 +133,8 @@ def calibrate(
     if (threshold is None) == (not good):
         raise typer.BadParameter("give either good images or --threshold.")
     others = (false_alarm_rate, warn_rate, min_area)
-    if threshold is not None and (bad or roi or ignore or whole_image or any(others)):
+    regions = (bad, roi, ignore, whole_image, align, no_align)
+    if threshold is not None and (any(regions) or any(others)):
         raise typer.BadParameter(
             "--threshold cannot be combined with other limits, regions or --bad; calibrate "
             "on good images instead."
@@ -124,6 +144,10 @@ def calibrate(
             "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
             "leave one out."
         )
+    if align_limit is not None and align is None:
+        raise typer.BadParameter("--align-limit needs --align.")
+    if align is not None and no_align:
+        raise typer.BadParameter("--no-align removes the reference, so leave --align out.")
     if is_remote(bundle) and not dry_run:
         raise DataError(
             f"{bundle}: is in a store, and thresholds are changed on disk; copy it here first, or "
@@ -136,13 +160,19 @@ def calibrate(
     defects: dict[str, list[Finds]] = {}
     good_paths, bad_paths = _images(good or []), _images(bad or [])
     before = rule_of(opened)
-    rule = _rule(opened, before, good_paths, roi or [], ignore or [], whole_image, min_area)
+    asked = _Asked(
+        roi or [], ignore or [], whole_image, min_area, align, align_limit or LIMIT, no_align
+    )
+    rule = _rule(opened, before, good_paths, asked)
     for detector in detectors:
         name, old = detector.engine_name, detector.calibration
         if threshold is not None:
             found[name] = by_hand(old, threshold)
             continue
-        scored = _scored(detector, "good images", good_paths)
+        scored = rule.found(_scored(detector, rule, "good images", good_paths))
+        left_out = len(good_paths) - len(scored.image_sizes)
+        if left_out:
+            note(f"{name}: {left_out} of {len(good_paths)} good images cannot be aligned")
         found[name] = from_good_images(
             scored, rule, false_alarm_rate, warn_rate, old.false_alarm_rate
         )
@@ -150,7 +180,7 @@ def calibrate(
             weights = found[name].roi_weights
             defects[name] = against_defects(
                 rule.scores(scored, weights),
-                rule.scores(_scored(detector, "defects", bad_paths), weights),
+                rule.scores(_scored(detector, rule, "defects", bad_paths), weights),
                 found[name],
             )
     first, calibrated = next(iter(found.items()))
@@ -177,29 +207,48 @@ def calibrate(
     note(f"{bundle}: {'left as it is' if dry_run else 'has these thresholds'}")
 
 
-def _rule(
-    bundle: Bundle,
-    before: Rule,
-    good: list[Path],
-    rois: list[str],
-    ignored: list[Path],
-    whole_image: bool,
-    min_area: int | None,
-) -> Rule:
+@dataclass(frozen=True)
+class _Asked:
+    """What is to count from now on, as the flags say it."""
+
+    rois: list[str]
+    ignored: list[Path]
+    whole_image: bool
+    min_area: int | None
+    align: Path | None
+    align_limit: str
+    no_align: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        flags = (self.rois, self.ignored, self.whole_image, self.align, self.no_align)
+        return not any(flags) and self.min_area is None
+
+
+def _rule(bundle: Bundle, before: Rule, good: list[Path], asked: _Asked) -> Rule:
     """Return what is to count; the very `before` where nothing else was asked for."""
-    if not (rois or ignored or whole_image) and min_area is None:
+    if asked.is_nothing:
         return before
     manifest, scoring, labels = bundle.manifest, before.scoring, before.labels
+    reference = before.reference
     sizes = image_sizes(good, manifest.input.bit_depth)
-    if rois or ignored:
-        names, labels = read_rois(rois, ignored, sizes[0], manifest.map_size)
+    if asked.no_align:
+        scoring, reference = replace(scoring, align=None), None
+    if asked.align is not None:
+        check_whole_images(bundle.path, manifest.tiles is not None)
+        limit = Limit.parse(asked.align_limit)
+        alignment, reference = align_to(asked.align, limit, good, manifest.input)
+        scoring = replace(scoring, align=alignment)
+    if asked.rois or asked.ignored:
+        drawn_on = sizes[0] if scoring.align is None else scoring.align.size
+        names, labels = read_rois(asked.rois, asked.ignored, drawn_on, manifest.map_size)
         scoring = replace(scoring, rois=names)
-    if whole_image:
+    if asked.whole_image:
         labels = np.ones(manifest.map_size, np.uint8)
         scoring = replace(scoring, rois=())
-    if min_area is not None:
-        scoring = replace(scoring, min_area=min_area)
-    return make_rule(scoring, labels, sizes)
+    if asked.min_area is not None:
+        scoring = replace(scoring, min_area=asked.min_area)
+    return make_rule(scoring, labels, sizes, reference)
 
 
 def _images(arguments: list[str]) -> list[Path]:
@@ -211,9 +260,9 @@ def _images(arguments: list[str]) -> list[Path]:
     return found.images
 
 
-def _scored(detector: Detector, label: str, paths: list[Path]) -> Scored:
+def _scored(detector: Detector, rule: Rule, label: str, paths: list[Path]) -> Scored:
     with progress(f"{detector.engine_name}, {label}", len(paths)) as on_images:
-        return score_images(detector, paths, on_images)
+        return score_images(detector, rule, paths, on_images)
 
 
 def _line(name: str, before: Calibration, after: Calibration) -> str:

@@ -1,18 +1,23 @@
-"""What of a map counts on site: regions of interest with their weights, and the smallest defect."""
+"""What of a map counts on site: regions with weights, of aligned parts, from what size on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.bundle.archive import SCORING, Bundle, ScoringMap, npz_bytes
-from stpm.runtime.bundle.maps import Maps
+from stpm.runtime.bundle.archive import ALIGN, SCORING, Bundle, Reference, ScoringMap, npz_bytes
+from stpm.runtime.bundle.maps import Chosen, Maps
 from stpm.runtime.bundle.scoring import Scoring
 from stpm.runtime.errors import DataError
-from stpm.runtime.output.map_score import MapScore
+from stpm.runtime.output.map_score import UNALIGNED_SCORE, MapScore, Views
+
+if TYPE_CHECKING:
+    from stpm.runtime.aligner import Aligner
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,30 @@ class Scored:
         pred_scores: float32 (N,), the graph's.
         image_sizes: (height, width) in pixels of the images.
         statistics: of the images, by name; see `stpm.runtime.bundle.image_statistics`.
+        views: of aligned images; None where they were scored as they are.
     """
 
     anomaly_maps: Maps
     pred_scores: NDArray[np.float32]
     image_sizes: Sequence[tuple[int, int]]
     statistics: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    views: Views | None = None
+
+    def where(self, kept: NDArray[np.bool_]) -> Scored:
+        """Return those of bool (N,)."""
+        chosen = np.flatnonzero(kept).tolist()
+        return Scored(
+            Chosen(self.anomaly_maps, kept),
+            self.pred_scores[chosen],
+            [self.image_sizes[i] for i in chosen],
+            {name: [values[i] for i in chosen] for name, values in self.statistics.items()},
+            None if self.views is None else [self.views[i] for i in chosen],
+        )
+
+    def each(self) -> Iterator[tuple[NDArray[np.float32], list[tuple[int, int]], Views | None]]:
+        """Return each image's map (1,h,w), its size, and its view, for `MapScore`."""
+        for number, (one, size) in enumerate(zip(self.anomaly_maps, self.image_sizes, strict=True)):
+            yield one[None], [size], None if self.views is None else [self.views[number]]
 
 
 @dataclass(frozen=True)
@@ -39,56 +62,85 @@ class Rule:
     Attributes:
         scoring: for the manifest.
         labels: uint8 (h,w), see `stpm.runtime.output.map_score.MapScore`.
+        reference: that parts are brought to first; there where `scoring` has limits for it.
     """
 
     scoring: Scoring
     labels: NDArray[np.uint8]
+    reference: Reference | None = None
+
+    @cached_property
+    def aligner(self) -> Aligner | None:
+        """What brings parts to the reference."""
+        if self.reference is None or self.scoring.align is None:
+            return None
+        from stpm.runtime.aligner import Aligner
+
+        return Aligner(self.scoring.align, self.reference.reference)
 
     def maps(self, scored: Scored, weights: tuple[float, ...] = ()) -> Maps:
         """Return the weighted maps float32 (N,h,w)."""
         if self.scoring.is_graphs:
             return scored.anomaly_maps
-        return _Weighted(scored.anomaly_maps, self.scoring.map_score(self.labels, weights))
+        return _Weighted(scored, self.scoring.map_score(self.labels, weights))
 
     def roi_scores(self, scored: Scored, weights: tuple[float, ...] = ()) -> NDArray[np.float32]:
         """Return the regions' scores, float32 (N,R)."""
         if self.scoring.is_graphs:
             return scored.pred_scores[:, None]
         map_score = self.scoring.map_score(self.labels, weights)
-        pairs = zip(self.maps(scored, weights), scored.image_sizes, strict=True)
-        return np.stack([map_score.roi_scores(one, size) for one, size in pairs])
+        return np.concatenate([map_score(*one)[1] for one in scored.each()])
 
     def scores(self, scored: Scored, weights: tuple[float, ...] = ()) -> NDArray[np.float32]:
         """Return the images' scores, float32 (N,)."""
         highest: NDArray[np.float32] = self.roi_scores(scored, weights).max(axis=1)
         return highest
 
+    def found(self, scored: Scored) -> Scored:
+        """Leave out the parts that could not be aligned; DataError where none is left."""
+        if scored.views is None:
+            return scored
+        is_found = self.scores(scored) < UNALIGNED_SCORE
+        if not is_found.any():
+            raise DataError(
+                f"got {len(is_found)} good images, none of which can be brought to the reference, "
+                "expected most of them; take images of this camera, or another --align."
+            )
+        return scored.where(is_found)
+
 
 @dataclass(frozen=True)
 class _Weighted:
     """Maps that are weighted when they are read."""
 
-    maps: Maps
+    scored: Scored
     map_score: MapScore
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.maps.shape
+        return self.scored.anomaly_maps.shape
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.scored.anomaly_maps)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        return map(self.map_score.weigh, self.maps)
+        if self.scored.views is None:
+            yield from map(self.map_score.weigh, self.scored.anomaly_maps)
+        else:
+            for one in self.scored.each():
+                yield self.map_score(*one)[0][0]
 
 
 def make_rule(
-    scoring: Scoring, labels: NDArray[np.uint8], image_sizes: Sequence[tuple[int, int]]
+    scoring: Scoring,
+    labels: NDArray[np.uint8],
+    image_sizes: Sequence[tuple[int, int]],
+    reference: Reference | None = None,
 ) -> Rule:
     """Check what is to count against the images that set its thresholds.
 
     Args:
-        scoring, labels: see `Rule`.
+        scoring, labels, reference: see `Rule`.
         image_sizes: (height, width) of the good images.
 
     Raises:
@@ -107,7 +159,7 @@ def make_rule(
             "pixels, expected one size with regions of interest; use images from one "
             "camera."
         )
-    return Rule(scoring, labels)
+    return Rule(scoring, labels, reference)
 
 
 def roi_weights(good: Scored, rule: Rule) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -133,10 +185,10 @@ def roi_weights(good: Scored, rule: Rule) -> tuple[tuple[float, ...], tuple[floa
     return tuple((high[0] / low).tolist()), tuple((high[0] / high).tolist())
 
 
-def scoring_file(
+def scoring_files(
     rule: Rule, golden_maps: NDArray[np.float32], image_size: tuple[int, int]
 ) -> dict[str, bytes]:
-    """Return the file that a rule needs in a bundle, by its name; none for the graph's own scores.
+    """Return the files that a rule needs in a bundle, by name; none for the graph's own scores.
 
     Args:
         rule: what counts.
@@ -146,7 +198,8 @@ def scoring_file(
     if rule.scoring.is_graphs:
         return {}
     scores = rule.scoring.golden_scores(rule.labels, golden_maps, image_size)
-    return {SCORING: npz_bytes(ScoringMap(rule.labels, scores))}
+    files = {SCORING: npz_bytes(ScoringMap(rule.labels, scores))}
+    return files if rule.reference is None else files | {ALIGN: npz_bytes(rule.reference)}
 
 
 def rule_of(bundle: Bundle) -> Rule:
@@ -154,4 +207,5 @@ def rule_of(bundle: Bundle) -> Rule:
     manifest = bundle.manifest
     whole = np.ones(manifest.map_size, np.uint8)
     scoring = manifest.scoring
-    return Rule(scoring, whole if scoring.is_graphs else bundle.scoring_map().labels)
+    labels = whole if scoring.is_graphs else bundle.scoring_map().labels
+    return Rule(scoring, labels, None if scoring.align is None else bundle.reference())

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.bundle.archive import (
+    ALIGN,
     SCORING,
     Bundle,
     check_readable,
@@ -31,7 +32,8 @@ from stpm.runtime.bundle.maps import MapStore
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.site.rule import Rule, Scored, roi_weights, scoring_file
+from stpm.runtime.output.map_score import View
+from stpm.runtime.site.rule import Rule, Scored, roi_weights, scoring_files
 
 USUAL_RATES = (0.001, 0.01, 0.05)
 """Rates of false alarms that known defects are held against, beside the one asked for."""
@@ -56,12 +58,16 @@ class Finds:
 
 
 def score_images(
-    detector: Detector, paths: Sequence[Path], on_images: Callable[[int], None] = lambda _: None
+    detector: Detector,
+    rule: Rule,
+    paths: Sequence[Path],
+    on_images: Callable[[int], None] = lambda _: None,
 ) -> Scored:
     """Score files, a few at a time, large ones one by one.
 
     Args:
         detector: that will run on the line.
+        rule: what is to count; says whether and where to the images are aligned.
         paths: at least one.
         on_images: called with the number of images done since the last call.
 
@@ -71,18 +77,24 @@ def score_images(
     contract = detector.bundle.manifest.input
     step = BATCH if detector.bundle.manifest.tiles is None else 1
     maps, scores, sizes = MapStore(), [], []
+    views: list[View | None] = []
     measured: list[dict[str, float]] = []
     for start in range(0, len(paths), step):
         batch = paths[start : start + step]
         images = [load_image(path, contract.bit_depth, contract.channels) for path in batch]
-        found, of_batch = detector.infer(detector.prepare(images))
+        inputs = detector.prepare(images)
+        if rule.aligner is not None:
+            inputs, places = rule.aligner(inputs)
+            views += places
+        found, of_batch = detector.infer(inputs)
         maps.append(found)
         scores.append(of_batch)
         sizes += [(image.shape[0], image.shape[1]) for image in images]
         measured += map(image_statistics, images)
         on_images(len(batch))
     statistics = {name: [values[name] for values in measured] for name in STATISTICS}
-    return Scored(maps, np.concatenate(scores), sizes, statistics)
+    found_views = None if rule.aligner is None else views
+    return Scored(maps, np.concatenate(scores), sizes, statistics, found_views)
 
 
 def from_good_images(
@@ -99,7 +111,7 @@ def from_good_images(
     first region's.
 
     Args:
-        good: what the engine makes of good images.
+        good: what the engine makes of good images, all of them aligned; see `Rule.found`.
         rule: what counts of them.
         false_alarm_rate: asked for; None takes the one `wished`, or the lowest that the images
             support.
@@ -215,6 +227,7 @@ def write_thresholds(
     files = {name: bundle.read(name) for name in manifest.files}
     if rule is not None:
         manifest = replace(manifest, scoring=rule.scoring)
-        files.pop(SCORING, None)
-        files |= scoring_file(rule, bundle.golden().anomaly_maps, manifest.golden_size)
+        for name in (SCORING, ALIGN):
+            files.pop(name, None)
+        files |= scoring_files(rule, bundle.golden().anomaly_maps, manifest.golden_size)
     write_bundle(bundle.path, replace(manifest, engines=engines), files, check_readable)

@@ -37,7 +37,7 @@ from stpm.benchmarks.records.result_file import checked
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.live.record import read_record
+from stpm.runtime.live.read_record import read_record
 from stpm.runtime.live.sources import SourceOptions, open_source
 from stpm.runtime.live.verdict import pixels_hash
 from stpm.runtime.output.console import note

@@ -109,7 +109,10 @@ typedef struct stpm_region {
 typedef enum stpm_verdict {
     STPM_VERDICT_OK = 0,
     STPM_VERDICT_WARN = 1, /* put the part aside for inspection */
-    STPM_VERDICT_ANOMALOUS = 2
+    STPM_VERDICT_ANOMALOUS = 2,
+    /* The bundle aligns parts and this one was not found, so it was not scored: its score is
+     * FLT_MAX, its map 0 and is_anomalous 1, so that a caller who checks any of them rejects it. */
+    STPM_VERDICT_UNALIGNED = 3
 } stpm_verdict;
 
 typedef struct stpm_roi {

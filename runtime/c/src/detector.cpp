@@ -81,13 +81,15 @@ Detector::Detector(const std::string &path, const std::string &engine, int threa
       scoring_map_(manifest().scoring.is_graphs() ? ScoringMap{} : bundle_.scoring_map()),
       engine_(open_engine(threads)),
       tiled_(whole_engine(contract().input)),
+      aligner_(manifest().scoring.align ? open_aligner(bundle_) : nullptr),
       requests_([this] { return tiled_ ? tiled_->request() : engine_->request(); }),
       fitters_([] { return std::make_unique<Fitter>(); }),
       finders_([this] { return std::make_unique<RegionFinder>(contract().map); }),
       scorers_([this] {
           return std::make_unique<MapScorer>(manifest().scoring, scoring_map_.labels,
                                              thresholds_.roi_weights, contract().map);
-      }) {
+      }),
+      seen_([] { return std::make_unique<Seen>(); }) {
     replay(bundle_.golden());
 }
 
@@ -176,12 +178,16 @@ void Detector::check(const stpm_result &result) const {
     }
 }
 
-void Detector::fit(const stpm_image &image, std::uint8_t *input) {
+void Detector::fit(const stpm_image &image, std::uint8_t *input, Placement &placement) {
     const auto fitter = fitters_.borrow();
     const stpm_image reduced = fitter->depth.reduce(image, contract().bit_depth);
     if (contract().channels == 1) check_grey(reduced);
     fitter->resizer.resize(reduced, contract().input.height, contract().input.width,
                            contract().channels, input);
+    if (aligner_) {
+        const auto channels = static_cast<int>(contract().channels);
+        placement = aligner_->align(input, contract().input, channels);
+    }
 }
 
 Outputs Detector::run(Request &request, std::size_t batch, std::size_t count, Size map) const {
@@ -204,10 +210,37 @@ Outputs Detector::run(Request &request, std::size_t batch, std::size_t count, Si
     return outputs;
 }
 
-void Detector::report(float score, const float *map, Size image_size, stpm_result &result) {
+void Detector::report(float score, const float *map, Size image_size, const Placement &placement,
+                      stpm_result &result) {
     result.roi_count = manifest().scoring.rois.size();
     if (manifest().scoring.is_graphs()) return report_scored(score, map, image_size, result);
+    if (!aligner_) return report_regions(map, scoring_map_.labels, image_size, result);
+    if (!placement.is_found) return report_unaligned(image_size, result);
+    const auto seen = seen_.borrow();
+    to_camera(placement, map, scoring_map_.labels, contract().map, seen->map, seen->labels);
+    for (std::size_t i = 1; i <= manifest().scoring.roi_count(); ++i) {
+        const auto end = seen->labels.end();
+        if (std::find(seen->labels.begin(), end, static_cast<std::uint8_t>(i)) == end) {
+            return report_unaligned(image_size, result);
+        }
+    }
+    report_regions(seen->map.data(), seen->labels, image_size, result);
+}
+
+// What was not found is above every threshold, and shows nothing.
+void Detector::report_unaligned(Size image_size, stpm_result &result) {
+    for (std::size_t i = 0; i < std::min(result.roi_count, result.roi_capacity); ++i) {
+        result.rois[i] = roi(i, static_cast<double>(kUnalignedScore));
+    }
+    const std::vector<float> nothing(contract().map.pixels(), 0.0F);
+    report_scored(kUnalignedScore, nothing.data(), image_size, result);
+    result.region_count = 0;
+}
+
+void Detector::report_regions(const float *map, const Bytes &labels, Size image_size,
+                              stpm_result &result) {
     const auto scorer = scorers_.borrow();
+    scorer->look(labels);
     const float *weighted = scorer->weigh(map);
     const std::vector<float> &scores = scorer->score(image_size);
     for (std::size_t i = 0; i < std::min(result.roi_count, result.roi_capacity); ++i) {
@@ -232,6 +265,7 @@ void Detector::report_scored(float score, const float *map, Size image_size,
 }
 
 stpm_verdict Detector::judge(double score) const {
+    if (score >= static_cast<double>(kUnalignedScore)) return STPM_VERDICT_UNALIGNED;
     if (score > thresholds_.image) return STPM_VERDICT_ANOMALOUS;
     return score > thresholds_.warn ? STPM_VERDICT_WARN : STPM_VERDICT_OK;
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "aligner.hpp"
 #include "bundle/bundle.hpp"
 #include "engines/engine.hpp"
 #include "image/image.hpp"
@@ -33,9 +34,13 @@ class Detector {
     // Throws Error(STPM_ERROR_BUFFER or STPM_ERROR_ARGUMENT) when the buffers do not fit.
     void check(const stpm_result &result) const;
 
-    // Brings a checked image to the graph's input. Throws Error(STPM_ERROR_IMAGE) when a pixel has
-    // more bits than the camera, or colours where the graph takes grey.
-    void fit(const stpm_image &image, std::uint8_t *input);
+    // Whether parts are brought to a reference.
+    bool aligns() const { return aligner_ != nullptr; }
+
+    // Brings a checked image to the graph's input, and its part to the reference, if there is one.
+    // Throws Error(STPM_ERROR_IMAGE) when a pixel has more bits than the camera, or colours where
+    // the graph takes grey.
+    void fit(const stpm_image &image, std::uint8_t *input, Placement &placement);
 
     // Scores any number of inputs: fill(i, input) writes each, take(i, score, map) gets each.
     template <class Fill, class Take>
@@ -44,10 +49,17 @@ class Detector {
     // Holds an image's score against both limits.
     stpm_verdict judge(double score) const;
 
-    // Fills the caller's result from the graph's score and map of an image of that size.
-    void report(float score, const float *map, Size image_size, stpm_result &result);
+    // Fills the caller's result from the graph's score and map of an image of that size, whose part
+    // `fit` has placed.
+    void report(float score, const float *map, Size image_size, const Placement &placement,
+                stpm_result &result);
 
   private:
+    // A map and its labels in the camera's coordinates.
+    struct Seen {
+        std::vector<float> map;
+        Bytes labels;
+    };
     struct Fitter {
         DepthReducer depth;
         Resizer resizer;
@@ -58,6 +70,9 @@ class Detector {
     std::unique_ptr<Engine> whole_engine(Size image);
     void replay(const Golden &golden);
     void replay_scoring(const Golden &golden);
+    void report_regions(const float *map, const Bytes &labels, Size image_size,
+                        stpm_result &result);
+    void report_unaligned(Size image_size, stpm_result &result);
     void report_scored(float score, const float *map, Size image_size, stpm_result &result);
     stpm_roi roi(std::size_t index, double score) const;
     Outputs run(Request &request, std::size_t batch, std::size_t count, Size map) const;
@@ -74,10 +89,12 @@ class Detector {
     ScoringMap scoring_map_;  // empty where the graph's own score is the image's
     std::unique_ptr<Engine> engine_;
     std::unique_ptr<Engine> tiled_;  // around it, where the images are cut into tiles
+    std::unique_ptr<Aligner> aligner_;  // none where images are scored as they are
     Pool<Request> requests_;
     Pool<Fitter> fitters_;
     Pool<RegionFinder> finders_;
     Pool<MapScorer> scorers_;
+    Pool<Seen> seen_;
 };
 
 template <class Fill, class Take>

@@ -17,7 +17,7 @@ std::int64_t map_pixels(std::int64_t area, Size map, Size image) {
 
 MapScorer::MapScorer(const Scoring &scoring, const Bytes &labels,
                      const std::vector<double> &weights, Size map)
-    : scoring_(scoring), labels_(labels), factors_(1 + scoring.roi_count(), 1.0F), map_(map) {
+    : scoring_(scoring), labels_(&labels), factors_(1 + scoring.roi_count(), 1.0F), map_(map) {
     factors_[0] = 0;
     for (std::size_t i = 0; i < weights.size(); ++i) {
         factors_[1 + i] = static_cast<float>(weights[i]);
@@ -32,7 +32,8 @@ MapScorer::MapScorer(const Scoring &scoring, const Bytes &labels,
 }
 
 const float *MapScorer::weigh(const float *map) {
-    for (std::size_t i = 0; i < weighted_.size(); ++i) weighted_[i] = map[i] * factors_[labels_[i]];
+    const Bytes &labels = *labels_;
+    for (std::size_t i = 0; i < weighted_.size(); ++i) weighted_[i] = map[i] * factors_[labels[i]];
     return weighted_.data();
 }
 
@@ -52,8 +53,9 @@ const std::vector<float> &MapScorer::score(Size image) {
 
 void MapScorer::collect(std::uint8_t label) {
     pixels_.clear();
+    const Bytes &labels = *labels_;
     for (std::size_t i = 0; i < weighted_.size(); ++i) {
-        if (labels_[i] == label) pixels_.push_back({weighted_[i], static_cast<std::int32_t>(i)});
+        if (labels[i] == label) pixels_.push_back({weighted_[i], static_cast<std::int32_t>(i)});
     }
 }
 
@@ -81,6 +83,7 @@ std::int32_t MapScorer::root(std::int32_t place) {
 // The highest level at or above which a connected area has so many pixels: they join from the
 // highest on. Without such an area it is the region's lowest value.
 float MapScorer::peak_of_area(std::uint8_t label, std::int64_t needed) {
+    const Bytes &labels = *labels_;
     const auto is_lower = [](const Pixel &a, const Pixel &b) { return a.value < b.value; };
     std::fill(parents_.begin(), parents_.end(), kNone);
     std::make_heap(pixels_.begin(), pixels_.end(), is_lower);
@@ -96,7 +99,7 @@ float MapScorer::peak_of_area(std::uint8_t label, std::int64_t needed) {
                  x <= std::min(column + 1, map_.width - 1); ++x) {
                 const std::int32_t beside = y * map_.width + x;
                 const auto index = static_cast<std::size_t>(beside);
-                if (labels_[index] != label || parents_[index] == kNone) continue;
+                if (labels[index] != label || parents_[index] == kNone) continue;
                 const std::int32_t other = root(beside);
                 if (other == area) continue;
                 parents_[static_cast<std::size_t>(other)] = area;

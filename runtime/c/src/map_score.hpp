@@ -20,6 +20,9 @@ class MapScorer {
     MapScorer(const Scoring &scoring, const Bytes &labels, const std::vector<double> &weights,
               Size map);
 
+    // Scores by other labels from now on, which live as long as they are used.
+    void look(const Bytes &labels) { labels_ = &labels; }
+
     // Weighs a map; what does not count becomes 0. Valid until the next call.
     const float *weigh(const float *map);
 
@@ -39,7 +42,7 @@ class MapScorer {
     std::int32_t root(std::int32_t place);
 
     Scoring scoring_;
-    const Bytes &labels_;
+    const Bytes *labels_;
     std::vector<float> factors_;
     Size map_;
     std::vector<float> weighted_, scores_;

@@ -73,7 +73,7 @@ std::uint64_t Queue::submit(const stpm_image &image, std::int32_t timeout_ms) {
     }
     place->image_size = {image.height, image.width};
     try {
-        detector_.fit(image, place->input.data());
+        detector_.fit(image, place->input.data(), place->placement);
     } catch (...) {
         release(*place);
         throw;
@@ -106,7 +106,8 @@ void Queue::wait(std::uint64_t ticket, std::int32_t timeout_ms, stpm_result &res
     }
     try {
         if (place->status != STPM_OK) throw Error(place->status, place->message);
-        detector_.report(place->score, place->map.data(), place->image_size, result);
+        detector_.report(place->score, place->map.data(), place->image_size, place->placement,
+                         result);
     } catch (...) {
         release(*place);
         throw;

@@ -33,6 +33,7 @@ class Queue {
         State state = State::free;
         std::uint64_t ticket = 0;
         Size image_size;
+        Placement placement;
         Bytes input;
         std::vector<float> map;
         float score = 0;

@@ -8,6 +8,7 @@
 #include <new>
 #include <string>
 #include <thread>
+#include <vector>
 
 #ifndef _WIN32
 #include <unistd.h>
@@ -24,6 +25,7 @@ namespace {
 
 using stpm::core::Detector;
 using stpm::core::Error;
+using stpm::core::Placement;
 using stpm::core::Queue;
 
 constexpr std::int32_t kDefaultQueue = 8;
@@ -198,9 +200,17 @@ stpm_status stpm_run(stpm_detector *detector, const stpm_image *images, size_t c
             opened.check(images[i]);
             opened.check(results[i]);
         }
-        const auto fill = [&](std::size_t i, std::uint8_t *input) { opened.fit(images[i], input); };
+        Placement none;
+        std::vector<Placement> placements(opened.aligns() ? count : 0);
+        const auto placement = [&](std::size_t i) -> Placement & {
+            return placements.empty() ? none : placements[i];
+        };
+        const auto fill = [&](std::size_t i, std::uint8_t *input) {
+            opened.fit(images[i], input, placement(i));
+        };
         const auto take = [&](std::size_t i, float score, const float *map) {
-            opened.report(score, map, {images[i].height, images[i].width}, results[i]);
+            opened.report(score, map, {images[i].height, images[i].width}, placement(i),
+                          results[i]);
         };
         opened.score(count, fill, take);
     });

@@ -20,7 +20,7 @@ _LAST = {
     "score": (0.0, VariantType.Double),
     "threshold": (0.0, VariantType.Double),
 }
-_COUNTED = ("ok", "warn", "anomalous", "error", "dropped")
+_COUNTED = ("ok", "warn", "anomalous", "unaligned", "error", "dropped")
 
 
 class OpcUaSink:

@@ -75,9 +75,9 @@ class SlowDetector(Detector):
         time.sleep(0.03 if hasattr(self, "opened") else 0)
         return super().infer(inputs)
 
-    def decide(self, image_sizes, outputs):  # type: ignore[no-untyped-def]
+    def decide(self, *arguments):  # type: ignore[no-untyped-def]
         time.sleep(0.02)
-        return super().decide(image_sizes, outputs)
+        return super().decide(*arguments)
 
 
 def test_stages_hold_their_own_time(bundle_path: Path) -> None:

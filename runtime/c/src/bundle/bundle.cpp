@@ -80,4 +80,9 @@ ScoringMap Bundle::scoring_map() const {
                              manifest_.scoring.roi_count(), path_ + "/scoring.npz");
 }
 
+Reference Bundle::reference() const {
+    return parse_reference(read("align.npz"), manifest_.scoring.align.value().working_size(),
+                           path_ + "/align.npz");
+}
+
 }  // namespace stpm::core

@@ -42,13 +42,22 @@ struct Thresholds {
     std::map<std::string, std::vector<double>> statistics;  // of these images
 };
 
+// How far parts may lie from the reference: the port of runtime/bundle/alignment.py.
+struct Alignment {
+    Size size;  // of the reference, and of the camera's images
+    double shift = 0, degrees = 0, correlation = 0;
+
+    Size working_size() const;
+};
+
 // How maps become scores: the port of runtime/bundle/scoring.py.
 struct Scoring {
     double percent = 0;         // the mean of the highest so many; 0: the maximum
     std::int64_t min_area = 0;  // of the smallest defect, in pixels of the image
     std::vector<std::string> rois;
+    std::optional<Alignment> align;
 
-    bool is_graphs() const { return min_area == 0 && rois.empty(); }
+    bool is_graphs() const { return min_area == 0 && rois.empty() && !align; }
     std::size_t roi_count() const { return rois.empty() ? 1 : rois.size(); }
 };
 
@@ -74,6 +83,13 @@ struct Tiling {
 struct ScoringMap {
     Bytes labels;                      // (map height, map width): 0, or 1 plus a region's index
     std::vector<float> golden_scores;  // (count, regions)
+};
+
+// What parts are brought to, and parts that were, in grey and of Alignment::working_size.
+struct Reference {
+    Bytes picture;
+    std::vector<float> correlations;  // of the golden parts
+    Bytes images, aligned;            // of each
 };
 
 struct FileEntry {
@@ -107,6 +123,7 @@ Manifest parse_manifest(const Bytes &content, const std::string &path);
 Golden parse_golden(const Bytes &content, const Contract &contract, const std::string &path);
 ScoringMap parse_scoring_map(const Bytes &content, Size map, std::size_t roi_count,
                              const std::string &path);
+Reference parse_reference(const Bytes &content, Size working, const std::string &path);
 
 // A validated manifest, and files that are hashed when they are read.
 class Bundle {
@@ -122,6 +139,8 @@ class Bundle {
     Golden golden() const;
     // Of a manifest whose scoring is not the graph's own.
     ScoringMap scoring_map() const;
+    // Of a manifest whose scoring aligns parts.
+    Reference reference() const;
 
   private:
     std::string path_;

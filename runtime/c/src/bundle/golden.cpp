@@ -212,11 +212,44 @@ ScoringMap read_scoring_map(const Bytes &content, Size map, std::size_t roi_coun
     return result;
 }
 
+Bytes bytes(const Bytes &content, std::size_t start) {
+    return {content.begin() + static_cast<std::ptrdiff_t>(start), content.end()};
+}
+
+Reference read_reference(const Bytes &content, Size working) {
+    const Archive archive = open_archive(content);
+    check_total_size(archive.get());
+    const Bytes picture = read_member(archive.get(), "reference.npy");
+    const Bytes images = read_member(archive.get(), "golden_images.npy");
+    const Bytes aligned = read_member(archive.get(), "golden_aligned.npy");
+    const Bytes correlations = read_member(archive.get(), "golden_correlations.npy");
+    const std::size_t count = first_of_shape(images, "golden_images");
+    const std::size_t height = side(working.height), width = side(working.width);
+    Reference result;
+    result.picture =
+        bytes(picture, check_array(picture, "reference", "|u1", 1, {height, width}));
+    result.images =
+        bytes(images, check_array(images, "golden_images", "|u1", 1, {count, height, width}));
+    result.aligned =
+        bytes(aligned, check_array(aligned, "golden_aligned", "|u1", 1, {count, height, width}));
+    result.correlations = floats(
+        correlations, check_array(correlations, "golden_correlations", "<f4", 4, {count}));
+    return result;
+}
+
 }  // namespace
 
 Golden parse_golden(const Bytes &content, const Contract &contract, const std::string &path) {
     try {
         return read_golden(content, contract);
+    } catch (const Malformed &malformed) {
+        refuse(malformed, path);
+    }
+}
+
+Reference parse_reference(const Bytes &content, Size working, const std::string &path) {
+    try {
+        return read_reference(content, working);
     } catch (const Malformed &malformed) {
         refuse(malformed, path);
     }

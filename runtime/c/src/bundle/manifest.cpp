@@ -205,6 +205,9 @@ Manifest parse(const Json &values) {
     if (scored != values.members.end()) manifest.scoring = parse_scoring(*scored->second);
     const Json *tiles = optional(values, "tiles");
     if (tiles != nullptr) manifest.tiles = parse_tiling(*tiles, manifest.contract.input);
+    if (manifest.tiles && manifest.scoring.align) {
+        throw Malformed{"got tiles and align, expected one of them"};
+    }
     for (const auto &[name, record] : object("engines", member(values, "engines")).members) {
         const Thresholds thresholds = engine(object(name, *record));
         if (thresholds.roi_weights.size() != manifest.scoring.rois.size()) {

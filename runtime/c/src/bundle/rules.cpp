@@ -12,6 +12,8 @@ constexpr std::size_t kMaxRoiName = 64, kMostRois = 16;
 constexpr std::int64_t kMaxArea = std::int64_t{1} << 28;
 constexpr std::size_t kMostLevels = 8;
 constexpr std::int64_t kMostStride = 64;
+constexpr double kMostShift = 0.5, kMostDegrees = 180;
+constexpr double kLongest = 256;  // pixels of the pictures that places are found in
 
 // P of "topP%"; 0 for another kind, as of one that cannot be read.
 double percent(const std::string &kind) {
@@ -39,6 +41,38 @@ double percent(const std::string &kind) {
 
 }  // namespace
 
+namespace {
+
+double bounded(const char *key, const Json &values, double low, double high) {
+    const Json &value = member(values, key);
+    if (number(key, value) < low || value.number > high) {
+        refuse(key, value, "a number within its limits");
+    }
+    return value.number;
+}
+
+Alignment parse_alignment(const Json &values) {
+    object("align", values);
+    Alignment result;
+    result.size = size("size", member(values, "size"));
+    result.shift = bounded("shift", values, 0, kMostShift);
+    if (result.shift == 0) refuse("shift", member(values, "shift"), "a share above 0");
+    result.degrees = bounded("degrees", values, 0, kMostDegrees);
+    result.correlation = bounded("correlation", values, 0, 1);
+    return result;
+}
+
+}  // namespace
+
+Size Alignment::working_size() const {
+    const double scale =
+        std::min(1.0, kLongest / static_cast<double>(std::max(size.height, size.width)));
+    const auto side = [&](std::int32_t pixels) {
+        return std::max(1, static_cast<std::int32_t>(pixels * scale + 0.5));
+    };
+    return {side(size.height), side(size.width)};
+}
+
 Scoring parse_scoring(const Json &values) {
     Scoring result;
     object("scoring", values);
@@ -65,6 +99,9 @@ Scoring parse_scoring(const Json &values) {
         }
         result.rois.push_back(name.text);
     }
+    const Json *align = optional(values, "align");
+    if (align != nullptr) result.align = parse_alignment(*align);
+    if (align != nullptr && is_graphs) refuse("align", *align, "null with the score graph");
     return result;
 }
 

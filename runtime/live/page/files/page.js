@@ -1,6 +1,6 @@
 "use strict";
 
-const WORDS = { ok: "ok", warn: "inspect", anomalous: "anomalous", error: "unreadable", dropped: "dropped" };
+const WORDS = { ok: "ok", warn: "inspect", anomalous: "anomalous", unaligned: "not aligned", error: "unreadable", dropped: "dropped" };
 const ORDER = Object.keys(WORDS);
 const sections = new Map();
 let told = "";
