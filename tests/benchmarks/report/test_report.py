@@ -182,7 +182,7 @@ def test_missing_and_broken_pictures_are_said(
     results["accuracy"].write_text(json.dumps(content))
     write_report([results["accuracy"]], tmp_path / "report.html")
     page = read_page(tmp_path / "report.html")
-    assert "Not found where the result file names them, or no pictures: 2 of 8." in page.text
+    assert "Missing at the path in the result file, or not an image: 2 of 8." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 6
 
 
