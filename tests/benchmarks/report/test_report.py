@@ -268,9 +268,9 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
     [
         ("a.json", "{", "is not JSON"),
         ("a.json", '{"schema_version": 9, "kind": "accuracy"}', "version 9"),
-        ("a.jsonl", "{}\n", "line 1 is no result of an ablation"),
-        ("a.jsonl", '{"axis": 1', "line 1 is no result of an ablation"),
-        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "line 1 is no result"),
+        ("a.jsonl", "{}\n", "line 1 is not a result of an ablation"),
+        ("a.jsonl", '{"axis": 1', "line 1 is not a result of an ablation"),
+        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "line 1 is not a result"),
     ],
 )
 def test_a_malformed_file_leaves_the_old_report(
