@@ -258,7 +258,7 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
     out.parent.mkdir()
     code, stderr = report(*results.values(), "-o", out)
     assert code == 1
-    assert stderr.startswith(f"error: {results[kind]}: is not a result of kind '{kind}' holds")
+    assert stderr.startswith(f"error: {results[kind]}: is not a result of kind '{kind}' (")
     assert stderr.count("\n") == 1
     assert list(out.parent.iterdir()) == []
 
