@@ -352,8 +352,8 @@ def _verified(rows: Sequence[tuple[str, Row]]) -> Finding:
     if unverified:
         details += [f"{name}: exported on a machine that could not run it" for name in unverified]
         text += (
-            " Not compared at export, so they use FP32 torch's thresholds: "
-            f"{len(unverified)}; export on the machine that runs them."
+            f" Not compared at export: {len(unverified)}, with thresholds from FP32 torch; "
+            "export on the machine that runs them."
         )
     return Finding(question, Answer.CARE if unverified else Answer.YES, text, tuple(details))
 

@@ -177,7 +177,7 @@ def test_a_failure_leaves_nothing_half_written(
     ("arguments", "message"),
     [
         ({"categories": ["wood"]}, "wood"),
-        ({"categories": ["../brick"]}, "choose from brick"),
+        ({"categories": ["../brick"]}, "expected one of brick"),
         ({"tile_size": 16}, "tile size 16"),
         ({"tile_size": 256}, "tile size 256"),
         ({"train_good": 0}, "count of 0"),

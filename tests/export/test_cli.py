@@ -217,13 +217,13 @@ def test_images_that_were_trained_on_do_not_set_thresholds(
     arguments = ("--ckpt", checkpoint_path, "--out", tmp_path / "a.stpm", "--calibrate", folder)
     code, _, stderr = run(*arguments)
     assert code == 1
-    assert f"all {len(trained_on)} images of --calibrate were trained on" in stderr
+    assert f"all {len(trained_on)} images of --calibrate were used in training" in stderr
     for i, path in enumerate(held_out):
         shutil.copy(path, folder / f"b{i}{path.suffix}")
     code, _, stderr = run(*arguments, "--engine", "onnxruntime")
     assert code == 0, stderr
     total = len(trained_on) + len(held_out)
-    assert f"{len(trained_on)} of the {total} images of --calibrate were trained on" in stderr
+    assert f"{len(trained_on)} of the {total} images of --calibrate were used in training" in stderr
 
 
 def test_the_input_size_of_a_foreign_checkpoint(

@@ -176,7 +176,7 @@ def test_the_options_of_anomalib_0(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (description("CenterCrop"), "the step CenterCrop, which is not done here"),
+        (description("CenterCrop"), "the step CenterCrop, which stpm does not support"),
         (description("GaussianBlur"), "the step GaussianBlur"),
         (description(size=256), r"resized to 256 \(bilinear\), expected"),
     ],

@@ -260,7 +260,7 @@ def remove_folder(good: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (remove_images, "parts: holds no image"),
+        (remove_images, "parts: contains no images"),
         (keep_one_image, "got 1 good image, expected at least 2"),
         (remove_folder, "parts: there is no such folder"),
     ],

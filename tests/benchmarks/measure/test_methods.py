@@ -73,7 +73,7 @@ def test_the_verdict_compares_the_methods_with_the_papers_ratio(
     assert finding.answer.name == answer
     (detail,) = finding.details
     assert f"other.stpm (STAD): {ratio} times" in detail
-    assert "22 apart" in detail
+    assert "in the paper, 22 times" in detail
 
 
 @pytest.mark.parametrize(("data", "category"), [("cifar10_root", "airplane"), ("mnist_root", "9")])

@@ -182,7 +182,7 @@ def test_missing_and_broken_pictures_are_said(
     results["accuracy"].write_text(json.dumps(content))
     write_report([results["accuracy"]], tmp_path / "report.html")
     page = read_page(tmp_path / "report.html")
-    assert "Not found where the result file names them, or no pictures: 2 of 8." in page.text
+    assert "Missing at the path in the result file, or not an image: 2 of 8." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 6
 
 
@@ -257,7 +257,7 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
     out.parent.mkdir()
     code, stderr = report(*results.values(), "-o", out)
     assert code == 1
-    assert stderr.startswith(f"error: {results[kind]}: is not a result of kind '{kind}' holds")
+    assert stderr.startswith(f"error: {results[kind]}: is not a result of kind '{kind}' (")
     assert stderr.count("\n") == 1
     assert list(out.parent.iterdir()) == []
 
@@ -267,9 +267,9 @@ def test_a_file_that_is_not_what_it_says_is_one_sentence(
     [
         ("a.json", "{", "is not JSON"),
         ("a.json", '{"schema_version": 9, "kind": "accuracy"}', "version 9"),
-        ("a.jsonl", "{}\n", "line 1 is no result of an ablation"),
-        ("a.jsonl", '{"axis": 1', "line 1 is no result of an ablation"),
-        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "line 1 is no result"),
+        ("a.jsonl", "{}\n", "line 1 is not a result of an ablation"),
+        ("a.jsonl", '{"axis": 1', "line 1 is not a result of an ablation"),
+        ("a.jsonl", json.dumps(LINE | {"metrics": {"aupro": "x"}}), "line 1 is not a result"),
     ],
 )
 def test_a_malformed_file_leaves_the_old_report(

@@ -126,7 +126,7 @@ def test_what_is_done_is_not_done_again(
     monkeypatch.setattr(ablation, "run_cell", None)
     result = invoke("levels", *flags, "--cell", "2,3", "--epochs", 1)
     assert result.exit_code == 0, result.stderr
-    assert "1/1: levels_2-3_weave_seed0, done before" in result.stderr
+    assert "1/1: levels_2-3_weave_seed0, already done" in result.stderr
     assert (out / "results.jsonl").read_bytes() == before
 
 

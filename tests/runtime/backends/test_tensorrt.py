@@ -316,7 +316,7 @@ def test_scoring_on_the_device_through_the_detector(
     ctypes.memmove(images.address, pixels.ctypes.data, pixels.nbytes)
     _, scores = Detector(gpu_bundle, "tensorrt").score_on_device(images)
     np.testing.assert_array_equal(on_host(scores), expected.run(pixels)[1])
-    with pytest.raises(BackendError, match="onnxruntime takes no arrays on the GPU"):
+    with pytest.raises(BackendError, match="onnxruntime does not accept arrays on the GPU"):
         Detector(gpu_bundle, "onnxruntime").score_on_device(images)
 
 
