@@ -22,7 +22,7 @@ class Latencies:
         """Take the milliseconds of one verdict."""
         for name, milliseconds in stages.items():
             # All of it at once, so that a station needs no more after a day than after a minute.
-            values = self._stages.setdefault(name, np.empty(KEPT, np.float32))
+            values = self._stages.setdefault(name, np.full(KEPT, np.nan, np.float32))
             count = self._counts.get(name, 0)
             values[count % KEPT] = milliseconds
             self._counts[name] = count + 1

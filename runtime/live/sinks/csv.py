@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
 from pathlib import Path
 
-from stpm.runtime.live.verdict import Event
+from stpm.runtime.live.verdict import Entry, Event
 
 COLUMNS = ("time", "camera", "image", "verdict", "score", "threshold", "sha256", "error")
 
@@ -17,15 +20,26 @@ class CsvSink:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.DictWriter(self._file, COLUMNS, restval="", extrasaction="ignore")
+        self._file = path.open("ab", buffering=0)
         if self._file.tell() == 0:
-            self._rows.writeheader()
+            self._append(dict(zip(COLUMNS, COLUMNS, strict=True)))
 
     def send(self, event: Event) -> None:
-        """Write a row."""
-        self._rows.writerow(event.entry)
-        self._file.flush()
+        """Write a row, whole or not at all."""
+        self._append(event.entry)
+
+    def _append(self, entry: Entry) -> None:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore").writerow(entry)
+        row = text.getvalue().encode()
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            # A disk that is nearly full takes a part, and says nothing.
+            if self._file.write(row) != len(row):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        except OSError:
+            self._file.truncate(size)
+            raise
 
     def close(self) -> None:
         """Close the file."""

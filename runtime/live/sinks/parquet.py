@@ -29,13 +29,17 @@ class ParquetSink:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._rows: list[Entry] = []
+        self._taken: Event | None = None
         self._since = time.monotonic()
 
     def send(self, event: Event) -> None:
-        """Take a row; a full file is written."""
-        entry = event.entry
-        row = {name: entry.get(name) for name in SCHEMA.names}
-        self._rows.append(row | {"latency_ms": entry["latency_ms"].get("total")})
+        """Take a row, once even where the disk then refuses the file; a full one is written."""
+        if event is not self._taken:
+            entry = event.entry
+            row = {name: entry.get(name) for name in SCHEMA.names}
+            stages = entry["latency_ms"].values()
+            self._rows.append(row | {"latency_ms": sum(stages) if stages else None})
+            self._taken = event
         if len(self._rows) >= ROWS or time.monotonic() - self._since > SECONDS:
             self._write()
 
@@ -44,7 +48,6 @@ class ParquetSink:
         self._write()
 
     def _write(self) -> None:
-        self._since = time.monotonic()
         if not self._rows:
             return
         name = str(self._rows[0]["time"]).replace(":", "").replace("+0000", "Z")
@@ -53,6 +56,7 @@ class ParquetSink:
         pq.write_table(pa.Table.from_pylist(self._rows, SCHEMA), partial)
         partial.replace(path)
         self._rows = []
+        self._since = time.monotonic()
 
 
 def open_sink(address: str) -> ParquetSink:

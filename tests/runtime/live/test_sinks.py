@@ -41,6 +41,50 @@ def test_csv_grows(tmp_path: Path) -> None:
     assert [float(row["score"]) for row in rows] == [0.25, 1.25, 0.25]
 
 
+def test_a_row_that_the_disk_refuses_is_written_once(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "verdicts.csv"
+    sink = open_sink(f"csv:{path}")
+    sink.send(Event(entry(0)))
+    whole, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, limits[1]))
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError, match=r"No space left|File too large"):
+                sink.send(Event(entry(1)))
+            assert path.read_bytes() == whole
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sink.send(Event(entry(1)))
+    sink.close()
+    with path.open(newline="") as file:
+        rows = [row["image"] for row in csv.DictReader(file)]
+    assert rows == ["part0.png", "part1.png"]
+
+
+def test_rows_of_a_table_that_the_disk_refuses_are_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stpm.runtime.live.sinks import parquet
+
+    monkeypatch.setattr(parquet, "ROWS", 2)
+    folder = tmp_path / "tables"
+    sink = open_sink(f"parquet:{folder}")
+    sink.send(Event(entry(0)))
+    folder.rmdir()
+    second = Event(entry(1))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No such file"):
+            sink.send(second)
+    folder.mkdir()
+    sink.send(second)
+    sink.send(Event(entry(2)))
+    sink.close()
+    rows = pq.read_table(folder).to_pylist()
+    assert [row["image"] for row in rows] == ["part0.png", "part1.png", "part2.png"]
+    assert [row["latency_ms"] for row in rows] == [1.5] * 3
+
+
 def test_parquet_has_types_and_errors(tmp_path: Path) -> None:
     sink = open_sink(f"parquet:{tmp_path}")
     sink.send(Event(entry(1)))
