@@ -31,6 +31,7 @@ BAYER = {
     0x0110_0012: "BayerGB12",
     0x0110_0013: "BayerBG12",
 }
+KNOWN = MONO | COLOUR | BAYER
 _DEMOSAIC = {
     "GR": cv2.COLOR_BayerGRBG2RGB,
     "RG": cv2.COLOR_BayerRGGB2RGB,
@@ -54,10 +55,9 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     Raises:
         DataError: the format is none of these, or the buffer is too short.
     """
-    known = MONO | COLOUR | BAYER
-    if code not in known:
+    if code not in KNOWN:
         raise DataError(
-            f"got the pixel format {code:#x} of a camera, expected {', '.join(known.values())}; "
+            f"got the pixel format {code:#x} of a camera, expected {', '.join(KNOWN.values())}; "
             "choose one with --pixel-format."
         )
     channels = 3 if code in COLOUR else 1
@@ -66,7 +66,7 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     if len(content) < needed:
         raise DataError(
             f"got {len(content)} bytes of a camera, expected {needed} for {width}x{height} "
-            f"{known[code]}; look at its cable and network."
+            f"{KNOWN[code]}; look at its cable and network."
         )
     count = height * width * channels
     samples: NDArray[Any] = (
