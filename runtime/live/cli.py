@@ -78,7 +78,11 @@ def live(
     ] = None,
     every: Annotated[str, typer.Option(help="Time between two frames, such as 200ms.")] = "",
     trigger: Annotated[
-        str, typer.Option(help="Trigger of a GenICam camera: software (by --every) or hardware.")
+        str,
+        typer.Option(
+            help="Trigger of a GenICam camera: software (by --every), hardware, or a line such "
+            "as Line0."
+        ),
     ] = "",
     exposure_us: Annotated[
         float | None, typer.Option(help="Exposure of a GenICam camera in microseconds.")

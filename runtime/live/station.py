@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import StpmError
+from stpm.runtime.errors import DataError, StpmError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import Drift
@@ -219,6 +219,8 @@ class _Line:
         contract = camera.detector.bundle.manifest.input
         marks = [frame.taken_ns, time.time_ns()]
         try:
+            if isinstance(frame.image, DataError):
+                raise frame.image
             image = load_image(frame.image, contract.bit_depth, contract.channels)
             marks.append(time.time_ns())
             result = camera.detector(image)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import RGB, ImageSource, with_channels
 from stpm.runtime.output.result import Result
 
@@ -23,12 +24,13 @@ class Frame:
     """An image that a camera took.
 
     Attributes:
-        image: its path, or its pixels; see `stpm.runtime.images.preprocess.ImageSource`.
+        image: its path, or its pixels, see `stpm.runtime.images.preprocess.ImageSource`; or why it
+            did not arrive.
         name: of the image: the file's path, or the camera's count.
         taken_ns: when, in nanoseconds since 1970.
     """
 
-    image: ImageSource
+    image: ImageSource | DataError
     name: str
     taken_ns: int
 

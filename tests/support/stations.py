@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event as Signal
 
-import numpy as np
-
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import ImageSource
 from stpm.runtime.live.verdict import Entry, Frame
 
 
 class ListSource:
     """Frames that are there from the start."""
 
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
+    def __init__(self, images: Sequence[ImageSource | DataError]) -> None:
         self.state = ""
         self._images = images
         self.recorded: list[str] = []

@@ -51,7 +51,7 @@ class SourceOptions:
             see `stpm.runtime.live.record.Record.recorded`.
         exposure_us: microseconds of a GenICam camera; None leaves the camera's.
         pixel_format: of a GenICam camera, such as BayerRG8; "" leaves the camera's.
-        trigger: of a GenICam camera: "", "software" (by `every`) or "hardware".
+        trigger: of a GenICam camera: "", "software" (by `every`), "hardware" or one of its lines.
     """
 
     every: float = 0

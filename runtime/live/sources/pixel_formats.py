@@ -31,6 +31,7 @@ BAYER = {
     0x0110_0012: "BayerGB12",
     0x0110_0013: "BayerBG12",
 }
+KNOWN = MONO | COLOUR | BAYER
 _DEMOSAIC = {
     "GR": cv2.COLOR_BayerGRBG2RGB,
     "RG": cv2.COLOR_BayerRGGB2RGB,
@@ -54,11 +55,10 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     Raises:
         DataError: the format is none of these, or the buffer is too short.
     """
-    known = MONO | COLOUR | BAYER
-    if code not in known:
+    if code not in KNOWN:
         raise DataError(
             f"got pixel format {code:#x} from a camera, expected "
-            f"{', '.join(known.values())}; choose one with --pixel-format."
+            f"{', '.join(KNOWN.values())}; choose one with --pixel-format."
         )
     channels = 3 if code in COLOUR else 1
     is_deep = code & 0x00FF_0000 == 0x0010_0000
@@ -66,7 +66,7 @@ def to_image(content: bytes, height: int, width: int, code: int) -> Image:
     if len(content) < needed:
         raise DataError(
             f"got {len(content)} bytes from a camera, expected {needed} for {width}x{height} "
-            f"{known[code]}; check its cable and network."
+            f"{KNOWN[code]}; check its cable and network."
         )
     count = height * width * channels
     samples: NDArray[Any] = (
