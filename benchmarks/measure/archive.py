@@ -12,7 +12,13 @@ from stpm.runtime.images.listing import counts, images_below
 from stpm.runtime.live.read_record import LAST, PATTERN, read_record
 from stpm.runtime.live.replay_record import DECIDED, kept_image
 from stpm.runtime.live.sinks.pictures import OVERLAY
-from stpm.train.datasets import Sample, category_names, find_category, open_category
+from stpm.train.datasets import (
+    Sample,
+    category_names,
+    find_category,
+    labelled_samples,
+    open_category,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ def open_archive(path: Path, model: Path, category: str | None = None) -> Archiv
     """Find out what an archive is, and list its images.
 
     Args:
-        path: of a record, of the root of a data set, or of any folder of images.
+        path: of a record, of the root of a data set, of a category in the layout of MVTec AD, or
+            of any folder of images.
         model: a bundle whose name begins with the category, as for `find_category`.
         category: of a data set; None takes the model's.
 
@@ -64,9 +71,14 @@ def open_archive(path: Path, model: Path, category: str | None = None) -> Archiv
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder; check the path of the archive.")
     if (path / LAST).exists() or any(path.glob(PATTERN)):
+        if category is not None:
+            raise DataError(f"{path}: is a record, which has no labels; leave out --category.")
         found = _of_record(path)
     elif category is not None or _is_data_set(path):
-        found = _of_data_set(path, category or find_category(model, path))
+        name = category or find_category(model, path)
+        found = _of_samples(name, open_category(path, name).test_samples())
+    elif _is_category(path):
+        found = _of_samples(path.resolve().name, labelled_samples(path))
     else:
         found = _of_folder(path)
     if not found.images:
@@ -83,8 +95,12 @@ def _is_data_set(path: Path) -> bool:
         return False
 
 
-def _of_data_set(path: Path, category: str) -> Archive:
-    samples = open_category(path, category).test_samples()
+def _is_category(path: Path) -> bool:
+    """Tell a category of MVTec AD, whose masks are no images to score."""
+    return (path / "test").is_dir() and any((path / x).is_dir() for x in ("train", "ground_truth"))
+
+
+def _of_samples(category: str, samples: Sequence[Sample]) -> Archive:
     images = [Kept(f"{s.kind}/{s.name}{s.path.suffix}", s.path, s) for s in samples]
     return Archive(f"labelled test images of {category}", images)
 

@@ -19,8 +19,8 @@ def shadow(
     archive: Annotated[
         Path,
         typer.Argument(
-            help="A folder of images and all below it, the record of a station, or the root of a "
-            "labelled data set."
+            help="A folder of images and all below it, the record of a station, or a labelled data "
+            "set or its category."
         ),
     ],
     category: Annotated[

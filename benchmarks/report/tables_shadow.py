@@ -61,7 +61,8 @@ def _contests(content: ShadowRecord) -> Table:
 def _right(contest: Contest) -> str:
     rejected, passed = contest["newly_rejected"], contest["newly_passed"]
     right = {"good": passed, "defective": rejected}.get(contest["group"])
-    return "" if right is None else f"{right} of {rejected + passed}"
+    differing = rejected + passed
+    return "" if right is None or not differing else f"{right} of {differing}"
 
 
 def _changed(content: ShadowRecord) -> Table:

@@ -17,6 +17,7 @@ from scipy.stats import binom
 from typer.testing import CliRunner
 
 from stpm.benchmarks.cli import main
+from stpm.benchmarks.measure.archive import open_archive
 from stpm.benchmarks.measure.intervals import mcnemar
 from stpm.benchmarks.measure.shadow import VERDICTS, changes, contests, worst_first
 from stpm.benchmarks.records.result_file import read_result
@@ -171,6 +172,14 @@ def test_a_labelled_archive_says_who_is_right(
     assert "weave_new.stpm in place of weave_old.stpm" in read.text
 
 
+def test_a_category_by_itself_is_labelled_and_its_masks_are_no_parts(
+    bundle_path: Path, data_root: Path
+) -> None:
+    archive = open_archive(data_root / "weave", bundle_path)
+    expected = [(s.kind, s.path) for s in open_category(data_root, "weave").test_samples()]
+    assert [(k.sample.kind, k.path) for k in archive.images if k.sample] == expected
+
+
 def test_what_cannot_be_read_is_named_and_counted(
     pair: tuple[Path, Path], data_root: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +230,9 @@ def test_the_kept_images_of_a_record_are_scored(
     (other,) = record["unscored"]
     assert "4.png: has other pixels than were recorded" in other["reason"]
 
+    code, _, stderr = run(*pair, tmp_path / "record", "--category", "weave")
+    assert (code, stderr.count("\n")) == (1, 1)
+    assert "leave out --category" in stderr
     (lines,) = (tmp_path / "record").glob("*.jsonl")
     content = lines.read_bytes().splitlines(keepends=True)
     lines.write_bytes(b"".join(content[:3] + content[4:]))
