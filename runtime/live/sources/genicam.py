@@ -115,7 +115,7 @@ class GenicamSource:
             note(f"{self._label}: {missed} frames did not arrive, or the camera counts anew")
         if missed > MOST_MISSED or (self._sends_alone and self._options.every):
             return []
-        problem = f"{self._label}: a frame did not arrive; check the network, or whether the station is behind."
+        problem = f"{self._label}: a frame did not arrive; check the network and the rate."
         return [DataError(problem)] * missed
 
     @property

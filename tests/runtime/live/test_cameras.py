@@ -217,7 +217,7 @@ def test_frames_that_did_not_arrive_are_verdicts(
     assert len(entries) == len(found)
     assert Counter(e["verdict"] for e in entries)["error"] == len(missed(found))
     (said,) = {e["error"] for e in entries if e["verdict"] == "error"}
-    assert said.endswith("a frame did not arrive: the station is behind, or the network.")
+    assert said.endswith("a frame did not arrive; check the network and the rate.")
 
 
 def missed(frames: list[Frame]) -> list[Frame]:
