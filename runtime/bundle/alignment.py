@@ -11,8 +11,8 @@ LONGEST = 256
 """Pixels of the longer side of the pictures that places are found in, at most."""
 MOST_SHIFT = 0.5
 MOST_DEGREES = 180.0
-LEAST_CORRELATION = 0.5
-"""Of a part that was found; less is no more than any two pictures of a part's size have."""
+LEAST_CORRELATION = 0.7
+"""Of a part that was found, at least: one that lies upside down may reach more than half."""
 MAX_SIDE = 16384
 
 

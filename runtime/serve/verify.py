@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stpm.runtime.backends import Outputs
 from stpm.runtime.batches import run_in_batches
 from stpm.runtime.bundle.archive import Bundle, Golden
-from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import Parity, compare
+from stpm.runtime.detector import Detector
 from stpm.runtime.errors import ParityError
 from stpm.runtime.replay import map_score_of
 from stpm.runtime.serve.answers import ANOMALY_MAP, PER_IMAGE, served_threshold, served_warning
@@ -77,12 +77,7 @@ def verify(
     golden = bundle.golden()
     served = _Served(client, model, version)
     outputs = run_in_batches(served, golden.images, bundle.manifest.input)
-    records = bundle.manifest.engines
-    parity = min(
-        compare(*_expected(bundle, golden, record.calibration), *outputs)
-        for name, record in records.items()
-        if engine in (None, name)
-    )
+    parity = min(compare(*expected, *outputs) for expected in _expected(bundle, golden, engine))
     tolerance = bundle.manifest.tolerance
     if not parity.holds(tolerance):
         raise ParityError(
@@ -95,15 +90,24 @@ def verify(
     return Verified(len(golden.images), parity, threshold, engines)
 
 
-def _expected(bundle: Bundle, golden: Golden, calibration: Calibration) -> Outputs:
-    """Return what the golden maps are with an engine's weights of the regions of interest."""
-    map_score = map_score_of(bundle, calibration.roi_weights)
-    if map_score is None:
-        return golden.anomaly_maps, golden.pred_scores
-    maps, roi_scores = map_score(
-        golden.anomaly_maps, [bundle.manifest.input.size] * len(golden.images)
-    )
-    return maps, roi_scores.max(axis=1)
+def _expected(bundle: Bundle, golden: Golden, engine: str | None) -> Iterator[Outputs]:
+    """Return what the golden images' maps are with the engines' weights of regions of interest.
+
+    Golden maps are of images as they lie, so that those of aligned ones are computed here.
+    """
+    if bundle.manifest.scoring.align is not None:
+        yield Detector(bundle, engine).outputs(list(golden.images))
+        return
+    for name, record in bundle.manifest.engines.items():
+        if engine not in (None, name):
+            continue
+        map_score = map_score_of(bundle, record.calibration.roi_weights)
+        if map_score is None:
+            yield golden.anomaly_maps, golden.pred_scores
+            continue
+        sizes = [bundle.manifest.input.size] * len(golden.images)
+        maps, roi_scores = map_score(golden.anomaly_maps, sizes)
+        yield maps, roi_scores.max(axis=1)
 
 
 def _thresholds(

@@ -15,11 +15,14 @@ from stpm.runtime.bundle.alignment import LEAST_CORRELATION, Alignment
 from stpm.runtime.bundle.archive import InputContract, Reference
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.output.console import note
 from stpm.runtime.replay import check_opencv
 
 LIMIT = "10%,15"
 """By default."""
-SPARE = 3.0
+SPARE = 10.0
+"""Times as far from 1 as that of the worst good image a part's correlation may lie: a defect is a
+difference, too, and its map is wanted."""
 _LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?),([0-9]+(?:\.[0-9]+)?)")
 
 
@@ -77,7 +80,7 @@ def align_to(
     """Take an image as the reference, and try it on good images.
 
     From then on a part's correlation with the reference may lie `SPARE` times as far from 1 as the
-    lowest of these.
+    lowest of these, which is said.
 
     Args:
         path: of the image.
@@ -124,6 +127,10 @@ def align_to(
         )
     found.sort(key=lambda one: one[0])
     least = max(LEAST_CORRELATION, 1 - SPARE * (1 - found[0][0]))
+    note(
+        f"{path}: {len(found)} of {len(images)} good images aligned, with correlations of "
+        f"{found[0][0]:.3f} to {found[-1][0]:.3f}; a part below {least:.3f} will not be"
+    )
     return replace(alignment, correlation=least), _reference(picture, found)
 
 
