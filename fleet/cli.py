@@ -130,7 +130,7 @@ def scaling(
         str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
     ] = None,
     workers: Annotated[str, typer.Option(help="Sizes of fleets.")] = "1,2",
-    count: Annotated[int, typer.Option(min=1, help="Images, the first of the folder.")] = 96,
+    count: Annotated[int, typer.Option(min=1, help="Images, the first of the folder.")] = 192,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
     store_gbit: Annotated[
         float, typer.Option(min=0.001, help="That a store gives in a second; for the model.")
@@ -154,8 +154,8 @@ def scaling(
     sizes = sorted({int(size) for size in workers.split(",")})
     paths = addresses_below(str(images))[:count]
     stated = Stated(store_gbit, store_requests, archive_images)
-    with ray_cluster() as ray:
-        record = scaling_result(ray, bundle, engine, paths, sizes, rounds, stated)
+    with ray_cluster():
+        record = scaling_result(bundle, engine, paths, sizes, rounds, stated)
     print_tables(scaling_tables(record))
     if out is not None:
         write_result(out, record)

@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stpm.benchmarks.records.fleet import ScalingModel, ScoringRun
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
-from stpm.fleet.score import BATCH, block_count, score, spread
+from stpm.fleet.score import BATCH, Scorer, block_count, spread
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.console import note
 
-FEW_TASKS, IDLE_TASKS = 16, 1000
+IDLE_TASKS = 1000
 MODELLED = (1, 2, 10, 100, 1000)
 """Workers."""
 
@@ -62,7 +65,6 @@ def model(measured: Mapping[str, Any], stated: Stated, workers: int) -> ScalingM
 
 
 def scaling_result(
-    ray: Any,
     bundle: Path,
     engine: str | None,
     paths: Sequence[str],
@@ -77,13 +79,13 @@ def scaling_result(
 
     Raises:
         DataError: there are too few images.
-        BackendError: the machine was too busy to tell many tasks from few.
+        BackendError: a worker came too late to be timed.
     """
-    least = 3 * BATCH * max(workers)
+    least = 4 * BATCH * max(workers)
     if len(paths) < least:
         raise DataError(f"got {len(paths)} images, expected {least} or more; see --count.")
     before = os.getloadavg()[0]
-    measured = measure(ray, bundle, engine, paths, workers, rounds)
+    measured = measure(bundle, engine, paths, workers, rounds)
     return checked(
         header("fleet_scaling", [bundle])
         | measured
@@ -95,58 +97,82 @@ def scaling_result(
     )
 
 
+def stamped(table: pa.Table) -> pa.Table:
+    """Add to a worker's rows when they were done, and by which process."""
+    count = table.num_rows
+    return table.append_column("done", pa.array([time.time()] * count)).append_column(
+        "worker", pa.array([os.getpid()] * count)
+    )
+
+
 class Idle:
     """A worker that does nothing."""
 
-    def __call__(self, table: Any) -> Any:
-        """Give the table back."""
-        return table
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Give a table of paths back."""
+        return stamped(table)
 
 
-def tasks_per_second(workers: int) -> float:
-    """Return how many tasks Ray Data hands to workers that do nothing, without its start."""
+class Timed(Scorer):
+    """The worker of `stpm-fleet score` with a clock."""
 
-    def seconds(tasks: int) -> float:
-        paths = [str(number) for number in range(tasks * BATCH)]
-        started = time.perf_counter()
-        spread(paths, Idle, (), workers).materialize()
-        return time.perf_counter() - started
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Score a table of paths."""
+        return stamped(super().__call__(table))
 
-    few, every = seconds(FEW_TASKS), seconds(IDLE_TASKS)
-    if every <= few:
+
+def timed(
+    paths: Sequence[str], worker: type, arguments: tuple[Any, ...], workers: int
+) -> list[tuple[float, int]]:
+    """Have workers write Parquet files; return of each path when it was done, and by whom."""
+    with TemporaryDirectory() as folder:
+        spread(paths, worker, arguments, workers).write_parquet(folder)
+        table = pq.read_table(folder, columns=["done", "worker"])
+    done, by = (table[name].to_pylist() for name in ("done", "worker"))
+    return list(zip(done, by, strict=True))
+
+
+def steady(done: Sequence[tuple[float, int]], workers: int) -> tuple[int, float]:
+    """Return images and seconds from when every worker had done its first batch to the last one.
+
+    The start is so left out.
+
+    Raises:
+        BackendError: a worker came too late to be timed.
+    """
+    firsts: dict[int, float] = {}
+    for moment, worker in sorted(done):
+        firsts.setdefault(worker, moment)
+    begun, ended = max(firsts.values()), max(done)[0]
+    images = sum(moment > begun for moment, _ in done)
+    if len(firsts) < workers or not images:
         raise BackendError(
-            f"{IDLE_TASKS} tasks took {every:.1f} s and {FEW_TASKS} took {few:.1f} s: this machine "
-            "is too busy to measure; try again."
+            f"of {workers} workers {len(firsts)} had work, and {images} images were left when all "
+            "had begun, expected more; raise --count."
         )
-    return (IDLE_TASKS - FEW_TASKS) / (every - few)
+    return images, ended - begun
 
 
 def processor_ms(detector: Detector, paths: Sequence[str]) -> tuple[float, float]:
     """Return the processor's milliseconds to decode an image, and to score it."""
     depth = detector.bundle.manifest.input.bit_depth
-    decode = score_ = 0.0
+    decode = scoring = 0.0
     for path in paths:
         begun = time.process_time()
         image = load_image(Path(path), depth)
         decoded = time.process_time()
         detector(image)
         decode += decoded - begun
-        score_ += time.process_time() - decoded
-    return decode / len(paths) * 1e3, score_ / len(paths) * 1e3
+        scoring += time.process_time() - decoded
+    return decode / len(paths) * 1e3, scoring / len(paths) * 1e3
 
 
 def measure(
-    ray: Any,
-    bundle: Path,
-    engine: str | None,
-    paths: Sequence[str],
-    workers: Sequence[int],
-    rounds: int,
+    bundle: Path, engine: str | None, paths: Sequence[str], workers: Sequence[int], rounds: int
 ) -> dict[str, Any]:
-    """Score the same images in one process and in fleets, in turn.
+    """Score the same images in one process and in fleets, in turn; Ray is running.
 
     Args:
-        ray: from `stpm.fleet.pool.ray_cluster`.
         bundle: its folder.
         engine: of all; None takes the fastest.
         paths: on the disk, several times `BATCH` for each worker.
@@ -156,60 +182,53 @@ def measure(
     Returns:
         Fields of `stpm.benchmarks.records.fleet.FleetScalingRecord`.
     """
-    address = str(bundle.absolute())
     detector = Detector(bundle, engine, threads=1)
-    name = detector.engine_name
+    arguments = (str(bundle.absolute()), detector.engine_name)
     processor_ms(detector, paths[:BATCH])
     runs: list[ScoringRun] = []
     stages = []
     for number in range(rounds):
         started = time.perf_counter()
         stages.append(processor_ms(detector, paths))
-        runs.append(_run("one process", number, 1, len(paths), started))
+        runs.append(_run("one process", number, 1, len(paths), time.perf_counter() - started))
         for count in workers:
-            for part in (paths[: BATCH * count], paths):
-                with TemporaryDirectory() as folder:
-                    started = time.perf_counter()
-                    score(ray, address, name, part, Path(folder) / "scores", count)
-                    runs.append(_run("fleet", number, count, len(part), started))
+            done = timed(paths, Timed, arguments, count)
+            runs.append(_run("fleet", number, count, *steady(done, count)))
         note(f"round {number + 1} of {rounds}")
+    idle = timed([str(i) for i in range(IDLE_TASKS * BATCH)], Idle, (), max(workers))
+    images, seconds = steady(idle, max(workers))
     decode, scoring = zip(*stages, strict=True)
     return {
-        "engine": name,
+        "engine": detector.engine_name,
         "image_bytes": sum(Path(path).stat().st_size for path in paths) / len(paths),
         "decode_ms": median(decode),
         "score_ms": median(scoring),
         "runs": runs,
         "images_per_second": rates(runs),
-        "tasks_per_second": tasks_per_second(max(workers)),
+        "tasks_per_second": images / BATCH / seconds,
     }
 
 
-def _run(contender: str, number: int, workers: int, images: int, started: float) -> ScoringRun:
+def _run(
+    contender: Literal["one process", "fleet"],
+    number: int,
+    workers: int,
+    images: int,
+    seconds: float,
+) -> ScoringRun:
     return {
-        "contender": "fleet" if contender == "fleet" else "one process",
+        "contender": contender,
         "round": number,
         "workers": workers,
         "images": images,
-        "seconds": time.perf_counter() - started,
+        "seconds": seconds,
     }
 
 
-def rates(runs: Sequence[ScoringRun]) -> dict[str, float | None]:
-    """Return images a second by contender; of a fleet from the difference of a few and of all.
-
-    Its start, the same for few images and for many, is so left out; None where many took no
-    longer than few, on a busy machine.
-    """
-    found: dict[str, float | None] = {}
-    alone = [run["images"] / run["seconds"] for run in runs if run["contender"] == "one process"]
-    found["one process"] = median(alone)
-    fleets = [run for run in runs if run["contender"] == "fleet"]
-    for workers in dict.fromkeys(run["workers"] for run in fleets):
-        own = [run for run in fleets if run["workers"] == workers]
-        sizes = sorted({run["images"] for run in own})
-        few, every = (median(r["seconds"] for r in own if r["images"] == size) for size in sizes)
-        found[f"fleet of {workers}"] = (
-            (sizes[1] - sizes[0]) / (every - few) if every > few else None
-        )
-    return found
+def rates(runs: Sequence[ScoringRun]) -> dict[str, float]:
+    """Return each contender's images a second, median over rounds."""
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        name = f"fleet of {run['workers']}" if run["contender"] == "fleet" else run["contender"]
+        found.setdefault(name, []).append(run["images"] / run["seconds"])
+    return {name: median(own) for name, own in found.items()}

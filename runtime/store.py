@@ -188,7 +188,13 @@ def _copy(
         for name, place in places.items()
         if not (marks[name] and known.get(name) == marks[name] and place.is_file())
     ]
-    cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackendError(
+            f"{cache_folder()}: cannot keep the copy of {address} ({error.strerror}); name another "
+            "folder by XDG_CACHE_HOME."
+        ) from error
     staging = partial_path(_store_folder() / key)
     try:
         with progress(address, len(missing), "files to copy") as on_files:

@@ -58,7 +58,8 @@ class ScoringRun(TypedDict):
     Attributes:
         contender: "one process", or "fleet".
         workers: engines at once, of one processor thread each.
-        seconds: of a fleet from asking Ray to the last file: engines are opened in it.
+        images, seconds: of a fleet from when each worker has done its first batch; the start and
+            the opening of the engines are not in it.
     """
 
     contender: Literal["one process", "fleet"]
@@ -83,8 +84,7 @@ class FleetScalingRecord(Header):
         image_bytes: mean size of a file.
         decode_ms, score_ms: processor time of an image in one process, median over rounds.
         load_average: of the machine's last minute before and after, beside its cores.
-        images_per_second: medians, by contender and workers; of a fleet without its start,
-            and None where that cannot be told from it.
+        images_per_second: medians, by contender and workers.
         tasks_per_second: that Ray Data hands to workers which do nothing.
         store_gbit, store_requests: a second; stated, not measured.
         archive_images: that the model scores.
@@ -98,7 +98,7 @@ class FleetScalingRecord(Header):
     score_ms: float
     load_average: tuple[float, float]
     runs: Annotated[list[ScoringRun], NOT_EMPTY]
-    images_per_second: dict[str, float | None]
+    images_per_second: dict[str, float]
     tasks_per_second: float
     store_gbit: float
     store_requests: float

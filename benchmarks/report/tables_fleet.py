@@ -60,8 +60,8 @@ def scaling_tables(content: FleetScalingRecord) -> list[Table]:
     single = next((rate for name, rate in rates.items() if name.startswith("fleet")), None)
     for name, rate in rates.items():
         workers = int(name.rpartition(" ")[2]) if name.startswith("fleet") else 0
-        efficiency = f"{rate / (workers * single):.2f}" if rate and single and workers else ""
-        measured.add(name, "too noisy" if rate is None else f"{rate:.2f}", efficiency)
+        efficiency = f"{rate / (workers * single):.2f}" if single and workers else ""
+        measured.add(name, f"{rate:.2f}", efficiency)
     inputs = Table("what the model takes", ("", "value", "from"))
     inputs.add("decode, ms of a processor", f"{content['decode_ms']:.1f}", "measured")
     inputs.add("score, ms of a processor", f"{content['score_ms']:.1f}", "measured")

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from stpm.runtime.errors import BackendError
+
 pytest.importorskip("ray")
-from stpm.fleet.scaling import Stated, model, rates
+from stpm.fleet.scaling import Stated, model, rates, steady
 from stpm.fleet.score import block_count
 
 MEASURED = {
@@ -50,51 +52,47 @@ def test_a_million_images_are_no_million_files(images: int, workers: int, blocks
     assert block_count(images, workers) == blocks
 
 
-def runs(*rows: tuple[str, int, int, float]) -> list[Any]:
-    names = ("contender", "workers", "images", "seconds")
-    return [dict(zip(names, row, strict=True)) | {"round": 0} for row in rows]
-
-
 def test_a_fleets_start_is_left_out() -> None:
-    found = rates(
-        runs(
-            ("one process", 1, 100, 10.0),
-            ("one process", 1, 100, 5.0),
-            ("one process", 1, 100, 20.0),
-            ("fleet", 1, 16, 12.0),
-            ("fleet", 1, 100, 20.0),
-            ("fleet", 2, 32, 12.0),
-            ("fleet", 2, 100, 16.0),
-        )
-    )
-    assert found == {"one process": 10.0, "fleet of 1": 84 / 8, "fleet of 2": 68 / 4}
+    """Worker 8 has done its first two images at 13 s; five are done by 15.5 s."""
+    of_7 = [(12.0, 7), (12.0, 7), (14.0, 7), (14.0, 7)]
+    of_8 = [(13.0, 8), (13.0, 8), (15.0, 8), (15.0, 8), (15.5, 8)]
+    assert steady([*of_8, *of_7], 2) == (5, 2.5)
+    with pytest.raises(BackendError, match="of 2 workers 1 had work"):
+        steady(of_7, 2)
+    with pytest.raises(BackendError, match="0 images were left"):
+        steady([*of_7, (14.5, 8)], 2)
 
 
-def test_noise_is_no_rate() -> None:
-    noisy = runs(("one process", 1, 9, 1.0), ("fleet", 1, 16, 12.0), ("fleet", 1, 100, 11.0))
-    assert rates(noisy) == {"one process": 9.0, "fleet of 1": None}
+def test_rates_are_medians_over_rounds() -> None:
+    rows = [("one process", 1, 10.0), ("one process", 1, 5.0), ("one process", 1, 20.0)]
+    rows += [("fleet", 1, 8.0), ("fleet", 2, 4.0)]
+    names = ("contender", "workers", "seconds")
+    runs: list[Any] = [
+        dict(zip(names, row, strict=True)) | {"round": 0, "images": 80} for row in rows
+    ]
+    assert rates(runs) == {"one process": 8.0, "fleet of 1": 10.0, "fleet of 2": 20.0}
 
 
 def test_the_command_writes_what_it_prints(
     bundle_path: Path, data_root: Path, tmp_path: Path
 ) -> None:
-    for copy in range(7):
+    for copy in range(13):
         shutil.copytree(data_root / "weave/train/good", tmp_path / f"images/{copy}")
     out = tmp_path / "scaling.json"
     words = ["scaling", bundle_path, tmp_path / "images", "--engine", "onnxruntime", "--out", out]
     command = [sys.executable, "-m", "stpm.fleet", *map(str, words), "--rounds", "1"]
     small = subprocess.run([*command, "--count", "50"], capture_output=True, text=True, check=False)
     assert small.returncode == 1
-    assert "got 50 images, expected 96 or more" in small.stderr
+    assert "got 50 images, expected 128 or more" in small.stderr
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
-    assert [(r["contender"], r["workers"], r["images"]) for r in result["runs"]] == [
-        ("one process", 1, 96),
-        ("fleet", 1, 16),
-        ("fleet", 1, 96),
-        ("fleet", 2, 32),
-        ("fleet", 2, 96),
+    assert [(r["contender"], r["workers"]) for r in result["runs"]] == [
+        ("one process", 1),
+        ("fleet", 1),
+        ("fleet", 2),
     ]
+    assert all(0 < run["images"] < 192 for run in result["runs"][1:])
+    assert result["tasks_per_second"] < 1e5
     assert [row["workers"] for row in result["model"]] == [1, 2, 10, 100, 1000]
     assert "fleet of 2" in done.stdout

@@ -196,6 +196,12 @@ def test_nothing_is_written_outside_the_copy(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_a_cache_that_cannot_be_written_is_one_sentence(folder: Path, cache: Path) -> None:
+    cache.write_text("a file in the folder's place")
+    with http_store(folder) as address, pytest.raises(BackendError, match="XDG_CACHE_HOME"):
+        local(f"{address}/line")
+
+
 @pytest.mark.parametrize(
     ("address", "install"),
     [

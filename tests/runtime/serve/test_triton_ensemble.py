@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from stpm.runtime.bundle.archive import GOLDEN, MODEL, Bundle, write_bundle
 from stpm.runtime.detector import Detector
+from stpm.runtime.errors import BackendError
 
 pytest.importorskip("onnx")
 pytest.importorskip("tritonclient.grpc")
@@ -73,8 +74,8 @@ def run(*words: object, code: int = 0) -> str:
     return result.output
 
 
-def serve_plan(bundle: Path, repository: Path) -> Path:
-    options = TritonOptions(TritonBackend.TENSORRT)
+def serve_plan(bundle: Path, repository: Path, max_queue: int = 64) -> Path:
+    options = TritonOptions(TritonBackend.TENSORRT, max_queue=max_queue)
     return write_model(Bundle(bundle), repository, options)
 
 
@@ -271,3 +272,27 @@ def test_the_ensemble_gives_the_bundles_verdict_and_is_exchanged_whole(
         assert (found[0], found[-1]) == ((False, False), (True, True))
         run("verify", address, stricter_with_plan, "--engine", "tensorrt")
         assert "serves the threshold" in run("verify", address, with_plan, code=1)
+
+
+@needs_triton
+def test_overload_of_the_plan_is_answered_at_once(with_plan: Path, tmp_path: Path) -> None:
+    """The ensemble has no queue of its own: what the plan's refuses, the client is told."""
+    serve_plan(with_plan, tmp_path / "written", max_queue=1)
+    stand_in(tmp_path / "written", tmp_path / "models", with_plan, 1)
+    images = np.zeros((4, 64, 64, 3), np.uint8)
+    with triton_server(tmp_path / "models", tmp_path / "log") as server:
+
+        def ask(_: int) -> str:
+            client = TritonClient("grpc", server.grpc, TIMEOUT_S)
+            try:
+                client.ask("weave", "", images)
+            except BackendError as error:
+                return str(error)
+            return "answered"
+
+        with ThreadPoolExecutor(16) as pool:
+            outcomes = list(pool.map(ask, range(32)))
+    refused = [outcome for outcome in outcomes if outcome != "answered"]
+    assert "answered" in outcomes
+    assert refused
+    assert all("Exceeds maximum queue size" in outcome for outcome in refused), refused[:3]
