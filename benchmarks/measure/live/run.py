@@ -99,7 +99,11 @@ def learn_hashes(images: Path, folder: Path) -> dict[str, int]:
     try:
         source = open_source(camera.address, SourceOptions())
         frames = list(islice(source.frames(threading.Event()), count))
-        hashes = [pixels_hash(load_image(frame.image)) for frame in frames]
+        hashes = [
+            pixels_hash(load_image(frame.image))
+            for frame in frames
+            if not isinstance(frame.image, DataError)
+        ]
     finally:
         camera.unplug()
     if len(set(hashes)) < count or count < 2:
