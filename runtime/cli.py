@@ -101,7 +101,7 @@ def run(
         _print_engines(bundle, as_json)
         return
     if engines or bundle is None or (not images) == (replay_of is None):
-        raise typer.BadParameter("give a bundle and images, a bundle and --replay, or --engines.")
+        raise typer.BadParameter("give a bundle and images or --replay, or --engines.")
     detector = Detector(bundle, engine, threads=threads, rebuild=not no_rebuild)
     threshold = detector.calibration.image_threshold
     contract = detector.bundle.manifest.input

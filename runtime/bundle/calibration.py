@@ -158,8 +158,8 @@ def check_image_count(count: int, false_alarm_rate: float) -> None:
         supported = math.ceil(Fraction(10**6, count + 1)) / 10**6
         raise DataError(
             f"calibration has {count} good images, but a false-alarm rate of "
-            f"{false_alarm_rate:g} needs at least {needed}; add images or choose a rate of "
-            f"at least {supported:g}."
+            f"{false_alarm_rate:g} needs {needed} or more; add images or choose a rate of "
+            f"{supported:g} or more."
         )
 
 

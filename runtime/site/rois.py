@@ -84,7 +84,7 @@ def _read(
         masks = {name: np.logical_or.reduce(list(masks.values()))}
     for key, mask in masks.items():
         if not mask.any():
-            raise DataError(f"{path}: {key} marks no pixel inside the image; draw it inside.")
+            raise DataError(f"{path}: {key} marks no pixel of the image; draw it inside.")
     return masks
 
 

@@ -166,7 +166,7 @@ void refuses_what_does_not_fit(const std::string &bundle, const std::string &cam
     detector = open_detector(camera);
     result = {};
     image.height = kHeight - 1;
-    refused(STPM_ERROR_IMAGE, "exported for");
+    refused(STPM_ERROR_IMAGE, "for which the bundle was exported");
     image.height = kHeight;
     CHECK_STATUS(STPM_OK, detector, stpm_run(detector, &image, 1, &result));
     stpm_close(detector);
@@ -235,7 +235,7 @@ void faults_become_statuses(const std::string &bundle) {
         const char *word;
     } cases[] = {{Fault::error, STPM_ERROR_ENGINE, "the fake engine failed"},
                  {Fault::memory, STPM_ERROR_MEMORY, "out of memory"},
-                 {Fault::no_exception, STPM_ERROR_INTERNAL, "no exception"},
+                 {Fault::no_exception, STPM_ERROR_INTERNAL, "not an exception"},
                  {Fault::not_finite, STPM_ERROR_ENGINE, "not finite"}};
     stpm_detector *detector = open_detector(bundle);
     for (const auto &each : cases) {

@@ -47,13 +47,13 @@ def test_other_names_of_the_good_images(weave: Path, name: str) -> None:
 def test_good_images_of_an_unknown_name_are_named(weave: Path) -> None:
     (weave / "train/good").rename(weave / "train/fine")
     shutil.rmtree(weave / "test")
-    with pytest.raises(DataError, match=r"train: holds fine, expected a folder good; rename"):
+    with pytest.raises(DataError, match=r"train: contains fine, expected a folder good; rename"):
         open_category(weave.parent, "weave").good_images()
 
 
 def test_two_folders_of_good_images_are_refused(weave: Path) -> None:
     shutil.copytree(weave / "test/good", weave / "test/normal")
-    with pytest.raises(DataError, match=r"test: holds good and normal, expected one folder"):
+    with pytest.raises(DataError, match=r"test: contains good and normal, expected one folder"):
         open_category(weave.parent, "weave").test_samples()
 
 

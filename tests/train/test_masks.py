@@ -122,7 +122,7 @@ def test_one_kind_with_black_masks_costs_its_own_pixel_metrics(
 def test_two_images_of_one_name_do_not_share_a_mask(tmp_path: Path) -> None:
     root = category(tmp_path)
     Image.new("RGB", (32, 24)).save(root / "test/cut/0.jpg")
-    with pytest.raises(DataError, match="holds 2 images named 0, which would share the mask"):
+    with pytest.raises(DataError, match="contains 2 images named 0, which would share the mask"):
         labelled_samples(root)
 
 

@@ -87,7 +87,7 @@ def test_refuses_an_image_that_the_file_lacks(mnist_root: Path) -> None:
     [
         (b"", "not an IDX file"),
         (b"\x00\x00\x0d\x03" + bytes(12), "does not begin with the header of an array of bytes"),
-        (struct.pack(">HBB3I", 0, 8, 3, 40, 28, 28) + bytes(31359), "holds 31359 values"),
+        (struct.pack(">HBB3I", 0, 8, 3, 40, 28, 28) + bytes(31359), "contains 31359 values"),
         (struct.pack(">HBB3I", 0, 8, 3, 2**31, 2**31, 2**31), "contains 0 values"),
         (struct.pack(">HBB", 0, 8, 255), "not an IDX file"),
     ],

@@ -48,7 +48,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (b"crash", "engine crashing died of SIGSEGV when it was tried"),
+        (b"crash", "engine crashing crashed with SIGSEGV when it was tried"),
         (b"fail", r"the engine fails \(no such kernel\); choose another engine"),
         (b"hang", "engine crashing did not open within 5 s"),
     ],

@@ -60,7 +60,7 @@ def test_what_a_folder_of_images_leaves_out_is_said(
     touch(tmp_path, "a.png", "b.gif", "monday/c.png", "tuesday/d.png")
     assert list_images(tmp_path) == [tmp_path / "a.png"]
     assert capsys.readouterr().err == (
-        f"{tmp_path}: left out: 1 .gif and what is in its folders (monday, tuesday)\n"
+        f"{tmp_path}: left out: 1 .gif and the contents of its folders (monday, tuesday)\n"
     )
     (tmp_path / "a.png").unlink()
     with pytest.raises(
