@@ -25,6 +25,7 @@ STORE = "needs a store; tests/fleet/test_score.py scores from one on the loopbac
 LEFT_OUT = {
     ("README.md", "pip install"): PACKAGES,
     ("README.md", "stpm-serve verify"): TRITON,
+    ("README.md", "stpm-fleet train"): "docs/scale.md has it run",
     ("docs/benchmarks.md", "python -m venv"): PACKAGES,
     ("docs/c.md", "apt-get install"): PACKAGES,
     ("docs/c.md", "pip install"): PACKAGES,
@@ -58,12 +59,16 @@ SHORTER = (
     ("stpm-train .*--every", "--every 1"),
     ("stpm-train .*--train-share", "--train-share 0.5"),
     ("stpm-export", "--overwrite"),
-    ("stpm-export (?!.*(--engine|auto))", "--engine onnxruntime"),
+    ("stpm-export (?!.*--engine)", "--engine onnxruntime"),
+    ("stpm-export .*--camera-size", "--camera-size 64x64"),
+    ("stpm-export .*--distil", "--distil 1"),
     ("stpm-export .*--tile", "--tile 256"),
     ("stpm-export .*--calibrate", "--false-alarm-rate 0.1"),
     ("stpm-calibrate .*--false-alarm-rate", "--false-alarm-rate 0.1 --warn-rate 0.2"),
     ("stpm-bench (latency|peers)", "--count 4 --rounds 2"),
-    ("stpm-bench peers", "--bundles-only"),
+    ("stpm-bench latency", "--engine onnxruntime"),
+    ("stpm-bench latency (?!.*--scenario)", "--scenario single_stream"),
+    ("stpm-bench peers (?!.*--bundles-only)", "--bundles-only"),
     ("stpm-bench baselines", "--vectors 100 --epochs 1"),
     ("stpm-bench ablation", "--category bottle --epochs 1 --input-size 64"),
     ("stpm-bench ablation levels", "--cell 2"),
@@ -84,11 +89,12 @@ STAND_INS = {
 """What a page names and is not here, and what stands for it."""
 
 EXIT_CODES = {
-    ("docs/run.md", "stpm-run bottle.stpm part.png --fail-on-anomaly"): 3,
-    ("docs/live.md", "stpm-run bottle_new.stpm --replay"): 1,
+    ("docs/run.md", "stpm-run bottle.stpm part.png --fail-on-anomaly"): (3,),
+    ("docs/live.md", "stpm-run bottle_new.stpm --replay"): (1,),
+    ("docs/export.md", "stpm-export --ckpt bottle.pt --int8 --data"): (0, 1),
+    ("docs/cpu.md", "stpm-export --ckpt screw.pt --int8 --data"): (0, 1),
 }
-"""Those that a page names and that are not 0, by page and first words of the command."""
-
+"""Not 0, as the page says: an anomaly, verdicts that differ, INT8 refused for its accuracy."""
 
 CLOCK_STEP_S = 0.1
 """A file's time may be that much earlier than the clock was."""
@@ -112,13 +118,11 @@ def shortened(command: str) -> str:
     return " ".join([command, *(added for begin, added in SHORTER if re.match(begin, command))])
 
 
-def expected_code(page: str, command: str) -> int:
-    codes = [
-        code
-        for (where, begin), code in EXIT_CODES.items()
-        if page == where and command.startswith(begin)
-    ]
-    return codes[0] if codes else 0
+def expected_codes(page: str, command: str) -> tuple[int, ...]:
+    for (where, begin), codes in EXIT_CODES.items():
+        if page == where and command.startswith(begin):
+            return codes
+    return (0,)
 
 
 def files_named(command: str) -> list[str]:
@@ -134,9 +138,9 @@ def files_named(command: str) -> list[str]:
 def run_command(block: Block, command: str, shell: Shell) -> None:
     begun = time.time() - CLOCK_STEP_S
     code, said = shell.run(shortened(command))
-    wanted = expected_code(block.page, command)
-    assert code == wanted, f"{block.place}: {command}\nended with {code}, not {wanted}:\n{said}"
-    for path in map(Path, files_named(command)):
+    wanted = expected_codes(block.page, command)
+    assert code in wanted, f"{block.place}: {command}\nended with {code}, not {wanted}:\n{said}"
+    for path in map(Path, files_named(command) if code == 0 else ()):
         assert path.exists(), f"{block.place}: {command}\ndid not write {path}"
         assert path.stat().st_mtime >= begun, f"{block.place}: {command}\nleft {path} as it was"
 

@@ -159,6 +159,7 @@ def _put_plans(folder: Path) -> None:
     changes = {
         "seeds = [0, 1, 2]": "seeds = [0]",
         "epochs = 100": "epochs = 1\ninput-size = 64",
+        'batch = "1..8"': 'batch = "1..8"\nengine = "onnxruntime"',
         "gpus = 0.25": "gpus = 0",
     }
     (folder / "fleet.toml").write_text(_changed(fleet, changes))

@@ -15,7 +15,7 @@ from pathlib import Path
 from furniture import TORCH_HOME
 from stations import wait_until
 
-TIMEOUT_S = 300.0
+TIMEOUT_S = 600.0
 INBOX = re.compile(r"\binbox(?:/\w+)?")
 
 

@@ -27,7 +27,7 @@ CLIENT = Path(__file__).parent / "warm_client.py"
 VARIABLE = "STPM_WARM_COMMANDS"
 PRELOADED = ("stpm.export.pipeline", "stpm.benchmarks.measure.accuracy")
 WARM = ("stpm-train", "stpm-export", "stpm-bench")
-START_S = 60.0
+START_S = 300.0
 LONGEST_CALL = 1 << 20
 
 
