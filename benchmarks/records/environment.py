@@ -23,7 +23,7 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
-VECTOR_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_")
+VECTOR_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_")
 """Beginnings of the processor flags that decide how fast a convolution runs."""
 GPU_FIELDS = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "memory.total")
 """As nvidia-smi names them; clocks in MHz, memory in MiB."""

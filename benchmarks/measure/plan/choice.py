@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stpm.benchmarks.records.plan import Arrangement
 
@@ -51,11 +51,12 @@ class Demand:
             and self.keeps_up(arrangement["frames_per_second"])
         )
 
-    def shortest_cycle_ms(self, arrangement: Arrangement) -> float:
-        """Return a cycle that an arrangement would hold, by what was measured of it."""
+    def longer(self, arrangement: Arrangement) -> Demand:
+        """Return the same with a cycle that an arrangement may hold, by what was measured of it."""
         throughput = 1e3 * self.cameras / arrangement["frames_per_second"] / FULL
         latency = arrangement["latency_ms"]
-        return max(throughput, latency["p99"] if latency is not None else 0.0)
+        needed = max(throughput, latency["p99"] if latency is not None else 0.0)
+        return replace(self, cycle_ms=float(10 * math.ceil(needed / 10)))
 
 
 def choose(arrangements: Sequence[Arrangement], demand: Demand) -> tuple[str | None, Arrangement]:
@@ -95,7 +96,8 @@ def advice(
     *,
     flags: Sequence[str],
     other_cores: float | None,
-    smaller: tuple[tuple[int, int], float] | None,
+    longer: tuple[float, bool],
+    smaller: tuple[int, int] | None,
 ) -> list[str]:
     """Say what would hold where nothing does.
 
@@ -105,17 +107,18 @@ def advice(
         nearest: see `choose`.
         flags: the processor's.
         other_cores: processors that other programs used meanwhile.
-        smaller: (height, width) of a smaller image and the cycle in ms that the nearest holds
-            with it, measured; None where that was not tried.
+        longer: the longest cycle in ms that was tried with the nearest, and whether it held that.
+        smaller: (height, width) of images with which the nearest held what was asked for; None
+            where it did not, or that was not tried.
     """
-    found = [f"a cycle of {_rounded(demand.shortest_cycle_ms(nearest))} ms"]
+    cycle_ms, is_held = longer
+    found = [f"a cycle of {cycle_ms:g} ms" if is_held else f"a cycle longer than {cycle_ms:g} ms"]
     if other_cores is not None and other_cores > BUSY:
         found.append(
             f"the machine alone: other programs used {other_cores:.1f} of {demand.cores} processors"
         )
-    if smaller is not None and smaller[1] <= demand.cycle_ms:
-        (height, width), cycle_ms = smaller
-        found.append(f"images of {height}x{width}, which hold {_rounded(cycle_ms)} ms")
+    if smaller is not None:
+        found.append(f"images of {smaller[0]}x{smaller[1]}")
     if not any(one["precision"] == "int8" for one in arrangements) and any(
         flag in flags for flag in INT8_FLAGS
     ):
@@ -129,9 +132,3 @@ def advice(
 def _p99(arrangement: Arrangement) -> float:
     latency = arrangement["latency_ms"]
     return math.inf if latency is None else latency["p99"]
-
-
-def _rounded(milliseconds: float) -> int:
-    """Round up, so that what is said is not more than was measured."""
-    step = 10 if milliseconds > 100 else 1
-    return math.ceil(milliseconds / step) * step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ FULL_SPEED = 12
 """Frames of each camera at full speed."""
 WARM_UP = 2
 """Frames of each camera before that."""
+LONGER = 3
+"""Longer cycles that are tried where none holds."""
 IMAGES = 8
 """Different images that the cameras show."""
 
@@ -122,9 +124,10 @@ def plan_result(
     began, busy_before, own_before = time.monotonic(), busy_seconds(), time.process_time()
     arrangements = _measured(contenders, demand, cycles)
     chosen, nearest = choose(arrangements, demand)
-    smaller = None
+    longer, smaller = (demand.cycle_ms, True), None
     if chosen is None:
         (contender,) = (one for one in contenders if one.name == nearest["name"])
+        longer = _with_longer_cycles(contender, nearest, demand)
         smaller = _with_smaller_images(contender, demand, files)
     others = busy_seconds() - busy_before - (time.process_time() - own_before)
     other_cores = max(0.0, others / (time.monotonic() - began))
@@ -154,6 +157,7 @@ def plan_result(
                 nearest,
                 flags=flags,
                 other_cores=other_cores,
+                longer=longer,
                 smaller=smaller,
             ),
             "left_out": left_out,
@@ -203,15 +207,30 @@ def _in_rounds(
         on_round(1)
 
 
+def _with_longer_cycles(
+    contender: Contender, nearest: Arrangement, demand: Demand
+) -> tuple[float, bool]:
+    """Try cycles that may be held; return the last one in ms, and whether it was."""
+    measured = nearest
+    for _ in range(LONGER):
+        demand = demand.longer(measured)
+        again = replace(contender, paced=[])
+        _in_rounds([again], demand, FULL_SPEED, lambda _: None)
+        measured = again.arrangement()
+        if demand.holds(measured):
+            return demand.cycle_ms, True
+    return demand.cycle_ms, False
+
+
 def _with_smaller_images(
     contender: Contender, demand: Demand, files: Sequence[Path]
-) -> tuple[tuple[int, int], float] | None:
-    """Return half the size and the cycle in ms that is held with it, if the size is free."""
+) -> tuple[int, int] | None:
+    """Return half the size, if the bundle takes any and with it the demand is held."""
     contract = contender.detector.bundle.manifest.input
     height, width = (side // 2 for side in demand.image_size)
     if contract.resize != "host" or height < contract.size[0] or width < contract.size[1]:
         return None
     images = camera_frames(contender.detector.bundle, files[:IMAGES], (height, width))
     small = Contender(contender.case, contender.detector, images[:IMAGES])
-    measured = _measured([small], demand, ROUNDS * FULL_SPEED)[0]
-    return (height, width), demand.shortest_cycle_ms(measured)
+    (measured,) = _measured([small], demand, ROUNDS * FULL_SPEED)
+    return (height, width) if demand.holds(measured) else None
