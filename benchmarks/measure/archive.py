@@ -55,7 +55,9 @@ class Archive:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def open_archive(path: Path, model: Path, category: str | None = None) -> Archive:
+def open_archive(
+    path: Path, model: Path, category: str | None = None, *, without: Path | None = None
+) -> Archive:
     """Find out what an archive is, and list its images.
 
     Args:
@@ -63,6 +65,7 @@ def open_archive(path: Path, model: Path, category: str | None = None) -> Archiv
             of any folder of images.
         model: a bundle whose name begins with the category, as for `find_category`.
         category: of a data set; None takes the model's.
+        without: a folder of pictures, which may be below that of the images.
 
     Raises:
         DataError: there is no such folder, it holds no image, its record was altered, or it is a
@@ -80,7 +83,7 @@ def open_archive(path: Path, model: Path, category: str | None = None) -> Archiv
     elif _is_category(path):
         found = _of_samples(path.resolve().name, labelled_samples(path))
     else:
-        found = _of_folder(path)
+        found = _of_folder(path, without)
     if not found.images:
         beside = f" (left out: {counts(found.left_out)})" if found.left_out else ""
         gone = f"; {found.not_kept} that its record names are not there" if found.not_kept else ""
@@ -105,8 +108,8 @@ def _of_samples(category: str, samples: Sequence[Sample]) -> Archive:
     return Archive(f"labelled test images of {category}", images)
 
 
-def _of_folder(path: Path) -> Archive:
-    found = images_below(path)
+def _of_folder(path: Path, without: Path | None) -> Archive:
+    found = images_below(path, without=without)
     known = set(found.images)
     overlays = {p for p in known if p.stem.endswith(OVERLAY) and _pictured(p) in known}
     left_out = found.left_out + Counter({"overlays": len(overlays)} if overlays else {})
@@ -119,9 +122,12 @@ def _pictured(overlay: Path) -> Path:
 
 
 def _of_record(path: Path) -> Archive:
-    """List the images that a record has a verdict of, each once."""
+    """List the images that a record has a verdict of, each once.
+
+    Of a file that was written again and again only the last is there.
+    """
     images: dict[str, Kept] = {}
-    gone: set[str] = set()
+    named: set[tuple[str, str]] = set()
     left_out: Counter[str] = Counter()
     for line in read_record(path):
         if line.problem:
@@ -131,8 +137,10 @@ def _of_record(path: Path) -> Archive:
         name, verdict = str(line.entry["image"]), line.entry["verdict"]
         if verdict not in DECIDED:
             left_out[f"recorded as {verdict}"] += 1
-        elif (file := kept_image(path, line.entry)).is_file():
-            images[name] = Kept(name, file, pixels=str(line.entry["sha256"]))
-        else:
-            gone.add(name)
-    return Archive("record of a station", list(images.values()), len(gone), left_out)
+            continue
+        image = Kept(name, kept_image(path, line.entry), pixels=str(line.entry["sha256"]))
+        named.add((name, image.pixels))
+        if image.path.is_file():
+            images[name] = image
+    not_kept = named - {(image.name, image.pixels) for image in images.values()}
+    return Archive("record of a station", list(images.values()), len(not_kept), left_out)

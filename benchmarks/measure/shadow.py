@@ -60,7 +60,7 @@ def shadow_result(
     Raises:
         DataError: there is no archive, or none of its images can be scored.
     """
-    kept = open_archive(archive, new, category)
+    kept = open_archive(archive, new, category, without=gallery)
     detectors = Detector(old, engine), Detector(new, engine)
     images: list[JudgedImage] = []
     unscored: list[Unscored] = []

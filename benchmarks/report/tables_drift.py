@@ -36,14 +36,14 @@ def _delays(content: DriftRecord) -> Table:
     for found in content["disturbances"]:
         table.add(
             found["what"],
-            *(_cell(found["delays"][test]) for test in tests),
+            *(_cell(found["delays"][test], found["repetitions"]) for test in tests),
             f"{found['delays']['any']['found']} of {found['repetitions']}",
         )
     return table
 
 
-def _cell(delays: Delays) -> str:
+def _cell(delays: Delays, repetitions: int) -> str:
     low, middle, high = ("never" if value is None else str(value) for value in delays["quartiles"])
-    if delays["found"] == 0:
-        return "never"
-    return f"{middle}\n{low}\u2013{high}"
+    if middle != "never":
+        return f"{middle}\n{low}\u2013{high}"
+    return f"never\nbut in {delays['found']} of {repetitions}" if delays["found"] else "never"

@@ -190,8 +190,11 @@ def test_what_cannot_be_read_is_named_and_counted(
     shutil.copy(archive / "monday/3.png", archive / "monday/3-overlay.png")
     (archive / "broken.png").write_bytes(b"no image")
     (archive / "notes.txt").write_text("of the shift")
-    out = tmp_path / "shadow.json"
-    code, stdout, stderr = run(*pair, archive, *ENGINE, "--out", out)
+    out, pictures = tmp_path / "shadow.json", archive / "pictures"
+    outputs = ("--out", out, "--gallery", pictures)
+    assert run(*pair, archive, *ENGINE, *outputs)[0] == 0
+    assert len(list(pictures.rglob("*.png"))) >= 3  # which the second run does not score
+    code, stdout, stderr = run(*pair, archive, *ENGINE, *outputs)
     assert code == 0, stderr
     record = read_result(out)
     assert record["kind"] == "shadow"
@@ -215,6 +218,8 @@ def test_the_kept_images_of_a_record_are_scored(
         if number == 0:
             station.append(_entry(copy, pixels_hash(load_image(copy))))  # given twice
     station.append(_entry(tmp_path / "gone.png", "0" * 64))
+    station.append(_entry(tmp_path / "2.png", "1" * 64))  # and then written again
+    station.append(_entry(tmp_path / "2.png", pixels_hash(load_image(tmp_path / "2.png"))))
     station.append({**_entry(tmp_path / "1.png", ""), "verdict": "dropped"})
     station.close()
     Image.new("RGB", (64, 64)).save(tmp_path / "4.png")
@@ -225,7 +230,7 @@ def test_the_kept_images_of_a_record_are_scored(
     assert record["kind"] == "shadow"
     names = {Path(i["name"]).name for i in record["images"]}
     assert names == {f"{number}.png" for number in range(8) if number != 4}
-    assert record["not_kept"] == 1
+    assert record["not_kept"] == 2
     assert record["left_out"] == {"recorded as dropped": 1}
     (other,) = record["unscored"]
     assert "4.png: has other pixels than were recorded" in other["reason"]
