@@ -81,6 +81,7 @@ int main(int argc, char **argv) try {
             }
         }
         for (const fs::path &path : found) {
+            if (seen.size() == count) break;
             score(detector, camera, path);
             seen.insert(path);
         }

@@ -218,13 +218,9 @@ STPM_API stpm_status stpm_drift_close(stpm_drift *drift);
 
 #define STPM_SHA256_SIZE 65 /* 64 hex digits and a 0 */
 
-/* Hash an image as a record of stpm-live does: SHA-256 of "HEIGHTxWIDTH:" and of its RGB bytes;
- * 16-bit samples are first converted to 8 bits.
- *
- * sha256    out: STPM_SHA256_SIZE characters
- */
-STPM_API stpm_status stpm_hash_image(stpm_detector *detector, const stpm_image *image,
-                                     char *sha256);
+/* Hash an image as a record of stpm-live does: SHA-256 of "HEIGHTxWIDTH:" and of its RGB bytes,
+ * converted to 8 bits. sha256: STPM_SHA256_SIZE characters. */
+STPM_API stpm_status stpm_hash_image(stpm_detector *detector, const stpm_image *image, char *sha256);
 
 /* Hash bytes, such as a line of such a record, or the manifest.json of a bundle. */
 STPM_API stpm_status stpm_hash_bytes(const void *bytes, size_t size, char *sha256);

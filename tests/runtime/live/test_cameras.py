@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,17 @@ class Reader:
         assert not self._thread.is_alive()
 
 
+def frames_of(source: Source) -> Generator[Frame, None, None]:
+    """Read here and now, for half a minute at most."""
+    stop = threading.Event()
+    clock = threading.Timer(30, stop.set)
+    clock.start()
+    try:
+        yield from source.frames(stop)
+    finally:
+        clock.cancel()
+
+
 def test_a_camera_delivers_is_lost_and_comes_back(
     camera: Camera, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,14 +214,14 @@ def test_frames_that_did_not_arrive_are_verdicts(
 ) -> None:
     """A line that is held up: the camera goes on, its buffers fill, and it says so by its count."""
     source = camera.open(SourceOptions())
-    frames = source.frames(threading.Event())
+    frames = frames_of(source)
     assert isinstance(next(frames).image, np.ndarray)
     time.sleep(2)  # about 50 frames, of which the buffers hold 8
     found: list[Frame] = []
     while not (found and isinstance(found[-1].image, np.ndarray) and missed(found)):
         found.append(next(frames))
     assert 20 < len(missed(found)) < 100
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     seen = StationCamera("top", ListSource([frame.image for frame in found]), detector)
     Station([seen], Record(tmp_path), []).run()
     entries = recorded(tmp_path)
@@ -237,7 +248,7 @@ def test_every_pixel_format_of_the_camera(
     name: str, shape: tuple[int, ...], kind: type, camera: Camera
 ) -> None:
     source = camera.open(SourceOptions(pixel_format=name))
-    frame = next(iter(source.frames(threading.Event())))
+    frame = next(frames_of(source))
     assert isinstance(frame.image, np.ndarray)
     assert (frame.image.shape, frame.image.dtype) == (shape, kind)
     assert frame.image.std() > 10
@@ -248,11 +259,11 @@ def test_exposure_makes_it_brighter(camera: Camera) -> None:
     light = []
     for exposure_us in (500, 8000):
         source = camera.open(SourceOptions(exposure_us=exposure_us))
-        frames = source.frames(threading.Event())
+        frames = frames_of(source)
         image = next(frames).image
         assert isinstance(image, np.ndarray)
         light.append(float(image.mean()))
-        frames.close()  # type: ignore[attr-defined]
+        frames.close()
     assert light[1] > 1.5 * light[0]
 
 
