@@ -129,7 +129,10 @@ def scaling(
     engine: Annotated[
         str | None, typer.Option(help="Such as openvino.", show_default="the fastest that is here")
     ] = None,
-    workers: Annotated[str, typer.Option(help="Sizes of fleets.")] = "1,2",
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Size of a fleet; may be repeated.", show_default="1 and 2"),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Images, the first of the folder.")] = 192,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 3,
     store_gbit: Annotated[
@@ -151,11 +154,10 @@ def scaling(
     from stpm.runtime.store import addresses_below
 
     check_out(out)
-    sizes = sorted({int(size) for size in workers.split(",")})
     paths = addresses_below(str(images))[:count]
     stated = Stated(store_gbit, store_requests, archive_images)
     with ray_cluster():
-        record = scaling_result(bundle, engine, paths, sizes, rounds, stated)
+        record = scaling_result(bundle, engine, paths, sorted(workers or [1, 2]), rounds, stated)
     print_tables(scaling_tables(record))
     if out is not None:
         write_result(out, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -97,12 +97,27 @@ def scaling_result(
     )
 
 
+@dataclass(frozen=True, order=True)
+class Stamp:
+    """An image that a worker has done.
+
+    Attributes:
+        done: moment in seconds.
+        worker: its process.
+        processor: seconds that the process had computed by then.
+    """
+
+    done: float
+    worker: int
+    processor: float
+
+
 def stamped(table: pa.Table) -> pa.Table:
-    """Add to a worker's rows when they were done, and by which process."""
-    count = table.num_rows
-    return table.append_column("done", pa.array([time.time()] * count)).append_column(
-        "worker", pa.array([os.getpid()] * count)
-    )
+    """Add the fields of `Stamp` to a worker's rows."""
+    stamp = Stamp(time.time(), os.getpid(), time.process_time())
+    for name, value in vars(stamp).items():
+        table = table.append_column(name, pa.array([value] * table.num_rows))
+    return table
 
 
 class Idle:
@@ -123,34 +138,43 @@ class Timed(Scorer):
 
 def timed(
     paths: Sequence[str], worker: type, arguments: tuple[Any, ...], workers: int
-) -> list[tuple[float, int]]:
-    """Have workers write Parquet files; return of each path when it was done, and by whom."""
+) -> list[Stamp]:
+    """Have workers write Parquet files, and return a stamp a path."""
     with TemporaryDirectory() as folder:
         spread(paths, worker, arguments, workers).write_parquet(folder)
-        table = pq.read_table(folder, columns=["done", "worker"])
-    done, by = (table[name].to_pylist() for name in ("done", "worker"))
-    return list(zip(done, by, strict=True))
+        rows = pq.read_table(folder, columns=list(Stamp.__dataclass_fields__)).to_pylist()
+    return sorted(Stamp(**row) for row in rows)
 
 
-def steady(done: Sequence[tuple[float, int]], workers: int) -> tuple[int, float]:
-    """Return images and seconds from when every worker had done its first batch to the last one.
+def steady(stamps: Sequence[Stamp], workers: int) -> tuple[int, float, float]:
+    """Leave the start of a fleet out of what it took.
 
-    The start is so left out.
+    Args:
+        stamps: sorted; images of a batch share one.
+        workers: how many were to have work.
+
+    Returns:
+        Images and seconds from when every worker had done its first batch to the last one, and
+        the processor's milliseconds an image in the workers after their first batch.
 
     Raises:
         BackendError: a worker came too late to be timed.
     """
-    firsts: dict[int, float] = {}
-    for moment, worker in sorted(done):
-        firsts.setdefault(worker, moment)
-    begun, ended = max(firsts.values()), max(done)[0]
-    images = sum(moment > begun for moment, _ in done)
+    firsts: dict[int, Stamp] = {}
+    lasts: dict[int, Stamp] = {}
+    for stamp in stamps:
+        firsts.setdefault(stamp.worker, stamp)
+        lasts[stamp.worker] = stamp
+    begun = max(first.done for first in firsts.values())
+    images = sum(stamp.done > begun for stamp in stamps)
     if len(firsts) < workers or not images:
         raise BackendError(
             f"of {workers} workers {len(firsts)} had work, and {images} images were left when all "
             "had begun, expected more; raise --count."
         )
-    return images, ended - begun
+    computed = sum(lasts[worker].processor - firsts[worker].processor for worker in firsts)
+    counted = sum(stamp.done > firsts[stamp.worker].done for stamp in stamps)
+    return images, stamps[-1].done - begun, computed / counted * 1e3
 
 
 def processor_ms(detector: Detector, paths: Sequence[str]) -> tuple[float, float]:
@@ -190,13 +214,14 @@ def measure(
     for number in range(rounds):
         started = time.perf_counter()
         stages.append(processor_ms(detector, paths))
-        runs.append(_run("one process", number, 1, len(paths), time.perf_counter() - started))
+        took = len(paths), time.perf_counter() - started, sum(stages[-1])
+        runs.append(_run("one process", number, 1, *took))
         for count in workers:
             done = timed(paths, Timed, arguments, count)
             runs.append(_run("fleet", number, count, *steady(done, count)))
         note(f"round {number + 1} of {rounds}")
     idle = timed([str(i) for i in range(IDLE_TASKS * BATCH)], Idle, (), max(workers))
-    images, seconds = steady(idle, max(workers))
+    images, seconds, _ = steady(idle, max(workers))
     decode, scoring = zip(*stages, strict=True)
     return {
         "engine": detector.engine_name,
@@ -204,7 +229,8 @@ def measure(
         "decode_ms": median(decode),
         "score_ms": median(scoring),
         "runs": runs,
-        "images_per_second": rates(runs),
+        "images_per_second": medians(runs, lambda run: run["images"] / run["seconds"]),
+        "processor_ms": medians(runs, lambda run: run["processor_ms"]),
         "tasks_per_second": images / BATCH / seconds,
     }
 
@@ -215,6 +241,7 @@ def _run(
     workers: int,
     images: int,
     seconds: float,
+    processor_ms: float,
 ) -> ScoringRun:
     return {
         "contender": contender,
@@ -222,13 +249,14 @@ def _run(
         "workers": workers,
         "images": images,
         "seconds": seconds,
+        "processor_ms": processor_ms,
     }
 
 
-def rates(runs: Sequence[ScoringRun]) -> dict[str, float]:
-    """Return each contender's images a second, median over rounds."""
+def medians(runs: Sequence[ScoringRun], value: Callable[[ScoringRun], float]) -> dict[str, float]:
+    """Return a value of each contender's runs, median over rounds."""
     found: dict[str, list[float]] = {}
     for run in runs:
         name = f"fleet of {run['workers']}" if run["contender"] == "fleet" else run["contender"]
-        found.setdefault(name, []).append(run["images"] / run["seconds"])
+        found.setdefault(name, []).append(value(run))
     return {name: median(own) for name, own in found.items()}

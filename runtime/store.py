@@ -175,7 +175,7 @@ def _copy(
 ) -> None:
     """Make a folder, or a file, the copy of what a store holds, and of nothing else."""
     key = cache_key("store", address)
-    known = json.loads(read_cache(key) or b"{}")
+    known: dict[str, list[str]] = json.loads(read_cache(key) or b"{}")
     remote = {name: f"{root}/{name}" if name else root for name in files}
     places = {name: target / _inside(name, address) if name else target for name in files}
     marks = {
@@ -186,31 +186,37 @@ def _copy(
     missing = [
         name
         for name, place in places.items()
-        if not (marks[name] and known.get(name) == marks[name] and place.is_file())
+        if not (marks[name] and known.get(name) == [*marks[name], *_stamp(place)])
     ]
-    try:
-        cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise BackendError(
-            f"{cache_folder()}: cannot keep the copy of {address} ({error.strerror}); name another "
-            "folder by XDG_CACHE_HOME."
-        ) from error
-    staging = partial_path(_store_folder() / key)
-    try:
-        with progress(address, len(missing), "files to copy") as on_files:
-            for start in range(0, len(missing), AT_ONCE):
-                names = missing[start : start + AT_ONCE]
-                _get(system, {remote[name]: places[name] for name in names}, staging, address)
-                known |= {name: marks[name] for name in names}
-                on_files(len(names))
-    finally:
-        kept = {name: mark for name, mark in known.items() if name in files}
-        write_cache(key, json.dumps(kept).encode())
-        shutil.rmtree(staging, ignore_errors=True)
+    if missing:
+        staging = partial_path(_made_folder(address) / key)
+        try:
+            with progress(address, len(missing), "files to copy") as on_files:
+                for start in range(0, len(missing), AT_ONCE):
+                    names = missing[start : start + AT_ONCE]
+                    _get(system, {remote[name]: places[name] for name in names}, staging, address)
+                    known |= {name: [*marks[name], *_stamp(places[name])] for name in names}
+                    on_files(len(names))
+        finally:
+            write_cache(key, json.dumps({n: m for n, m in known.items() if n in files}).encode())
+            shutil.rmtree(staging, ignore_errors=True)
     wanted = set(places.values())
     for path in target.rglob("*"):
         if path.is_file() and path not in wanted:
             path.unlink(missing_ok=True)
+
+
+def _made_folder(address: str) -> Path:
+    folder = _store_folder()
+    try:
+        cache_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise BackendError(
+            f"{folder}: cannot keep the copy of {address} ({error.strerror}); name another folder "
+            "by XDG_CACHE_HOME."
+        ) from error
+    return folder
 
 
 def _get(system: Any, places: Mapping[str, Path], staging: Path, address: str) -> None:
@@ -232,6 +238,15 @@ def _mark(info: Mapping[str, Any]) -> list[str]:
     """Return what tells a file's content from its former one; empty where the store has none."""
     found = [str(info[key]) for key in _MARKS if info.get(key)]
     return [*found, str(info.get("size"))] if found else []
+
+
+def _stamp(place: Path) -> list[str]:
+    """Return what tells a copy from one that another command, or a killed one, put there."""
+    try:
+        status = place.stat()
+    except OSError:
+        return []
+    return [str(status.st_size), str(status.st_mtime_ns)]
 
 
 def _hidden(name: str) -> bool:

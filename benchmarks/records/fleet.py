@@ -60,6 +60,7 @@ class ScoringRun(TypedDict):
         workers: engines at once, of one processor thread each.
         images, seconds: of a fleet from when each worker has done its first batch; the start and
             the opening of the engines are not in it.
+        processor_ms: that a processor computed for an image, in the process or in the workers.
     """
 
     contender: Literal["one process", "fleet"]
@@ -67,6 +68,7 @@ class ScoringRun(TypedDict):
     workers: int
     images: int
     seconds: float
+    processor_ms: float
 
 
 class ScalingModel(TypedDict):
@@ -84,7 +86,7 @@ class FleetScalingRecord(Header):
         image_bytes: mean size of a file.
         decode_ms, score_ms: processor time of an image in one process, median over rounds.
         load_average: of the machine's last minute before and after, beside its cores.
-        images_per_second: medians, by contender and workers.
+        images_per_second, processor_ms: medians, by contender and workers.
         tasks_per_second: that Ray Data hands to workers which do nothing.
         store_gbit, store_requests: a second; stated, not measured.
         archive_images: that the model scores.
@@ -99,6 +101,7 @@ class FleetScalingRecord(Header):
     load_average: tuple[float, float]
     runs: Annotated[list[ScoringRun], NOT_EMPTY]
     images_per_second: dict[str, float]
+    processor_ms: dict[str, float]
     tasks_per_second: float
     store_gbit: float
     store_requests: float

@@ -51,17 +51,17 @@ def fleet_tables(content: FleetRecord) -> list[Table]:
 
 def scaling_tables(content: FleetScalingRecord) -> list[Table]:
     """Tabulate a result of kind "fleet_scaling": what was measured, then the model of many."""
+    rates, computed = content["images_per_second"], content["processor_ms"]
+    before, after = content["load_average"]
+    cores = content["environment"]["processor"]["usable_cores"]
     measured = Table(
-        f"images of {content['image_bytes'] / 1e3:.0f} kB a second, {content['engine']}, a thread "
-        "each",
-        ("", "images a second", "efficiency"),
+        f"{content['engine']}, a thread a worker; {cores} cores, load {before:.0f} to {after:.0f}",
+        ("", "images a second", "by one worker's", "processor ms an image"),
     )
-    rates = content["images_per_second"]
     single = next((rate for name, rate in rates.items() if name.startswith("fleet")), None)
     for name, rate in rates.items():
-        workers = int(name.rpartition(" ")[2]) if name.startswith("fleet") else 0
-        efficiency = f"{rate / (workers * single):.2f}" if single and workers else ""
-        measured.add(name, f"{rate:.2f}", efficiency)
+        times = f"{rate / single:.2f}" if single and name.startswith("fleet") else ""
+        measured.add(name, f"{rate:.2f}", times, f"{computed[name]:.1f}")
     inputs = Table("what the model takes", ("", "value", "from"))
     inputs.add("decode, ms of a processor", f"{content['decode_ms']:.1f}", "measured")
     inputs.add("score, ms of a processor", f"{content['score_ms']:.1f}", "measured")

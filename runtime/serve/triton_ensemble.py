@@ -69,6 +69,9 @@ def ensemble_models(
             _step(verdict_name, version, [SCORE], DECIDED),
         ]
     )
+    for part in (plan, verdict):
+        # That which the ensemble leaves, and that which it goes on to.
+        part.version_policy.latest.num_versions = 2
     for config in (verdict, ensemble):
         config.ClearField("model_warmup")
         config.ClearField("dynamic_batching")

@@ -14,7 +14,7 @@ import pytest
 from stpm.runtime.errors import BackendError
 
 pytest.importorskip("ray")
-from stpm.fleet.scaling import Stated, model, rates, steady
+from stpm.fleet.scaling import Stamp, Stated, medians, model, steady
 from stpm.fleet.score import block_count
 
 MEASURED = {
@@ -54,23 +54,24 @@ def test_a_million_images_are_no_million_files(images: int, workers: int, blocks
 
 def test_a_fleets_start_is_left_out() -> None:
     """Worker 8 has done its first two images at 13 s; five are done by 15.5 s."""
-    of_7 = [(12.0, 7), (12.0, 7), (14.0, 7), (14.0, 7)]
-    of_8 = [(13.0, 8), (13.0, 8), (15.0, 8), (15.0, 8), (15.5, 8)]
-    assert steady([*of_8, *of_7], 2) == (5, 2.5)
+    of_7 = [Stamp(12.0, 7, 1.0)] * 2 + [Stamp(14.0, 7, 1.5)] * 2
+    of_8 = [Stamp(13.0, 8, 4.0)] * 2 + [Stamp(15.0, 8, 4.25)] * 2 + [Stamp(15.5, 8, 4.5)]
+    # Of the processor 0.5 s for two images of worker 7, and 0.5 s for three of worker 8.
+    assert steady(sorted(of_7 + of_8), 2) == (5, 2.5, 200.0)
     with pytest.raises(BackendError, match="of 2 workers 1 had work"):
         steady(of_7, 2)
     with pytest.raises(BackendError, match="0 images were left"):
-        steady([*of_7, (14.5, 8)], 2)
+        steady([*of_7, Stamp(14.5, 8, 1.0)], 2)
 
 
-def test_rates_are_medians_over_rounds() -> None:
+def test_figures_are_medians_over_rounds() -> None:
     rows = [("one process", 1, 10.0), ("one process", 1, 5.0), ("one process", 1, 20.0)]
     rows += [("fleet", 1, 8.0), ("fleet", 2, 4.0)]
-    names = ("contender", "workers", "seconds")
     runs: list[Any] = [
-        dict(zip(names, row, strict=True)) | {"round": 0, "images": 80} for row in rows
+        dict(zip(("contender", "workers", "seconds"), row, strict=True)) for row in rows
     ]
-    assert rates(runs) == {"one process": 8.0, "fleet of 1": 10.0, "fleet of 2": 20.0}
+    found = medians(runs, lambda run: run["seconds"])
+    assert found == {"one process": 10.0, "fleet of 1": 8.0, "fleet of 2": 4.0}
 
 
 def test_the_command_writes_what_it_prints(
@@ -94,5 +95,6 @@ def test_the_command_writes_what_it_prints(
     ]
     assert all(0 < run["images"] < 192 for run in result["runs"][1:])
     assert result["tasks_per_second"] < 1e5
+    assert all(milliseconds > 0 for milliseconds in result["processor_ms"].values())
     assert [row["workers"] for row in result["model"]] == [1, 2, 10, 100, 1000]
     assert "fleet of 2" in done.stdout

@@ -116,6 +116,17 @@ def test_only_what_changed_is_copied_again_and_what_went_is_gone(
     assert {name for name in after if after[name] != before[name]} == {"000.png"}
 
 
+def test_a_copy_that_is_not_the_stores_is_made_again(store: str, folder: Path) -> None:
+    copied = local(f"{store}/line")
+    (copied / "000.png").write_bytes((copied / "001.png").read_bytes())
+    (copied / "002.png").unlink()
+    (copied / "stray.png").write_bytes(b"1")
+    again = local(f"{store}/line")
+    for name in ("000.png", "002.png"):
+        assert (again / name).read_bytes() == (folder / "line" / name).read_bytes()
+    assert not (again / "stray.png").exists()
+
+
 def test_a_bundle_that_was_altered_in_the_store_is_refused(
     folder: Path, tmp_path: Path, bundle_path: Path
 ) -> None:
