@@ -140,8 +140,7 @@ class AlignmentRecord(Header):
     """A result of kind "alignment".
 
     `apart_px` is how far the places of moved images are from where they should be, at the farthest
-    corner; `ms` medians of an image, with and without aligning, and of the processor time that
-    finding and moving the part takes alone.
+    corner; `ms` medians of the processor time of an image on one thread, with and without aligning.
     """
 
     kind: Literal["alignment"]

@@ -101,7 +101,7 @@ def alignment_tables(content: AlignmentRecord) -> list[Table]:
             f"{case['defects_found']} of {content['defect_count']}",
             f"{case['good_unaligned']} good, {case['defects_unaligned']} defects",
         )
-    costs = Table("an image", ("", "ms"))
+    costs = Table("an image, on one processor thread", ("", "ms"))
     for name, ms in content["ms"].items():
         costs.add(f"{name} aligning", f"{ms:.1f}")
     return [table, costs]

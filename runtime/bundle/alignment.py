@@ -68,7 +68,10 @@ class Alignment:
                 raise ValueError(f"align: {key} is {brief(value)}, expected a finite number")
             numbers.append(float(value))
         alignment = cls((size[0], size[1]), *numbers)
-        alignment.check()
+        try:
+            alignment.check()
+        except ValueError as error:
+            raise ValueError(f"align: {error}") from None
         if not 0 <= alignment.correlation <= 1:
             raise ValueError(
                 f"align: correlation is {alignment.correlation:g}, expected a number from 0 to 1"

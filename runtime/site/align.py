@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,18 @@ from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.console import note
 from stpm.runtime.replay import check_opencv
 
+if TYPE_CHECKING:
+    from stpm.runtime.aligner import Aligner
+
 LIMIT = "10%,15"
 """By default."""
 SPARE = 10.0
-"""Times as far from 1 as that of the worst good image a part's correlation may lie: a defect is a
+"""Times as far from 1 as that of the worst good image a part's correlation may lie."""
+ENOUGH = 0.85
+"""A part with this correlation is found, however alike the good images are: a defect is a
 difference, too, and its map is wanted."""
+_Found = tuple[float, NDArray[np.uint8], NDArray[np.uint8]]
+"""A part's correlation with the reference, its aligned picture, and as the camera saw it."""
 _LIMIT = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?),([0-9]+(?:\.[0-9]+)?)")
 
 
@@ -80,7 +88,7 @@ def align_to(
     """Take an image as the reference, and try it on good images.
 
     From then on a part's correlation with the reference may lie `SPARE` times as far from 1 as the
-    lowest of these, which is said.
+    lowest of these, which is said, but need not be above `ENOUGH`.
 
     Args:
         path: of the image.
@@ -110,23 +118,14 @@ def align_to(
             f"{path}: is flat, with nothing on it to align by, expected a part with edges; choose "
             "another reference."
         )
-    aligner = Aligner(alignment, picture)
-    found = []
-    for other in images:
-        pixels = load_image(other, contract.bit_depth)
-        _check_size(path, alignment.size, (pixels.shape[0], pixels.shape[1]))
-        seen = aligner.picture(fit_input(pixels, contract))
-        place = aligner.place(seen)
-        if place is not None:
-            found.append((place.correlation, place.to_reference(seen), seen))
+    found = _aligned(path, Aligner(alignment, picture), images, contract)
     if not found:
         raise DataError(
             f"{path}: none of the {len(images)} good images could be brought to it within "
             f"{limit.text} degrees, expected most of them; widen --align-limit, or take one of "
             "them as the reference."
         )
-    found.sort(key=lambda one: one[0])
-    least = max(LEAST_CORRELATION, 1 - SPARE * (1 - found[0][0]))
+    least = min(ENOUGH, max(LEAST_CORRELATION, 1 - SPARE * (1 - found[0][0])))
     note(
         f"{path}: {len(found)} of {len(images)} good images aligned, with correlations of "
         f"{found[0][0]:.3f} to {found[-1][0]:.3f}; a part below {least:.3f} will not be"
@@ -134,10 +133,22 @@ def align_to(
     return replace(alignment, correlation=least), _reference(picture, found)
 
 
-def _reference(
-    picture: NDArray[np.uint8],
-    found: Sequence[tuple[float, NDArray[np.uint8], NDArray[np.uint8]]],
-) -> Reference:
+def _aligned(
+    path: Path, aligner: Aligner, images: Sequence[Path], contract: InputContract
+) -> list[_Found]:
+    """Align images to the one at a path; returns those that were found, by correlation."""
+    found = []
+    for other in images:
+        pixels = load_image(other, contract.bit_depth)
+        _check_size(path, aligner.alignment.size, (pixels.shape[0], pixels.shape[1]))
+        seen = aligner.picture(fit_input(pixels, contract))
+        place = aligner.place(seen)
+        if place is not None:
+            found.append((place.correlation, place.to_reference(seen), seen))
+    return sorted(found, key=lambda one: one[0])
+
+
+def _reference(picture: NDArray[np.uint8], found: Sequence[_Found]) -> Reference:
     chosen = [found[i] for i in sorted({0, len(found) // 2, len(found) - 1})]
     return Reference(
         picture,

@@ -20,31 +20,23 @@ from typing import Any
 import numpy as np
 import torch
 from noise import CHANNELS, FORMATS, image, pixels, row_bytes
-from numpy.typing import NDArray
 from PIL import Image
 from record_values import write_record_values
 
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
 from stpm.runtime import Detector
-from stpm.runtime.aligner import Aligner
-from stpm.runtime.bundle.alignment import Alignment
 from stpm.runtime.bundle.archive import (
-    ALIGN,
     GOLDEN,
     MANIFEST,
     MODEL,
-    SCORING,
     Bundle,
     Golden,
     InputContract,
-    Reference,
-    ScoringMap,
     npz_bytes,
     write_bundle,
 )
 from stpm.runtime.bundle.image_statistics import image_statistics
-from stpm.runtime.bundle.scoring import Scoring
 from stpm.runtime.errors import BundleError
 from stpm.runtime.images.preprocess import load_image, resize
 from stpm.runtime.live.drift import DriftMonitor
@@ -63,7 +55,10 @@ VERDICT_NUMBERS = {"ok": 0, "warn": 1, "anomalous": 2, "unaligned": 3}
 
 
 def python_tests() -> ModuleType:
-    """The tests of runtime/bundle/archive.py in one name space, for their malformed bundles."""
+    """The tests of runtime/bundle/archive.py in one name space, for their malformed bundles.
+
+    Beside them what is in `bundles` and `aligned`.
+    """
     tests = Path(__file__).parents[1]
     sys.path.insert(0, str(tests / "support"))
     merged = ModuleType("python_tests")
@@ -74,7 +69,8 @@ def python_tests() -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         vars(merged).update(vars(module))
-    vars(merged).update(vars(importlib.import_module("bundles")))
+    for name in ("bundles", "aligned"):
+        vars(merged).update(vars(importlib.import_module(name)))
     return merged
 
 
@@ -179,7 +175,7 @@ def write_fakes(out: Path, tests: ModuleType) -> None:
     ]:
         contract = InputContract((24, 32), batch, resizes, bit_depth)
         images = pixels(3 * 24 * 32 * 3, 7).reshape(3, 24, 32, 3)
-        maps, scores = fake_outputs(images)
+        maps, scores = tests.fake_outputs(images)
         manifest = replace(tests.WISHED, input=contract, map_size=(12, 16), name=name)
         golden = npz_bytes(Golden(images, maps, scores))
         write_bundle(out / f"{name}.stpm", manifest, {MODEL: b"fake", GOLDEN: golden})
@@ -188,73 +184,6 @@ def write_fakes(out: Path, tests: ModuleType) -> None:
         maps[0, 0, 0] = np.nan
         wrong = npz_bytes(Golden(images, maps, scores))
         write_bundle(out / f"{name}_nan.stpm", manifest, {MODEL: b"fake", GOLDEN: wrong})
-
-
-def write_aligned(out: Path, tests: ModuleType) -> None:
-    """A bundle that aligns parts for the engine of the tests, and what Python makes of parts."""
-    parts = importlib.import_module("parts")
-    alignment = Alignment(parts.SIZE, 0.1, 15.0, 0.8)
-    aligner = Aligner(alignment, np.empty(0, np.uint8))
-    aligner = Aligner(alignment, aligner.picture(parts.draw_part()))
-    seen = [
-        aligner.picture(parts.draw_part((5, -3), 8, seed=1)),
-        aligner.picture(parts.draw_part()),
-    ]
-    places = [aligner.place(picture) for picture in seen]
-    found = [place for place in places if place is not None]
-    reference = Reference(
-        aligner.reference,
-        np.stack(seen),
-        np.stack([p.to_reference(picture) for p, picture in zip(found, seen, strict=True)]),
-        np.array([p.correlation for p in found], np.float32),
-    )
-    labels = np.ones((48, 64), np.uint8)
-    labels[:, 32:] = 2
-    labels[:6] = 0
-    weights = (1.0, 0.8)
-    scoring = Scoring("max", 0, ("left", "right"), alignment)
-    images = pixels(96 * 128 * 3, 7).reshape(1, 96, 128, 3)
-    golden = Golden(images, *fake_outputs(images))
-    files = {
-        MODEL: b"fake",
-        GOLDEN: npz_bytes(golden),
-        ALIGN: npz_bytes(reference),
-        SCORING: npz_bytes(
-            ScoringMap(labels, scoring.golden_scores(labels, golden.anomaly_maps, parts.SIZE))
-        ),
-    }
-    calibration = replace(
-        tests.RECORD.calibration, image_threshold=0.9, warn_threshold=0.8, roi_weights=weights
-    )
-    engines = {"onnxruntime": replace(tests.RECORD, calibration=calibration)}
-    contract = InputContract(parts.SIZE, (1, 4), "host")
-    manifest = replace(
-        tests.WISHED, input=contract, map_size=(48, 64), scoring=scoring, engines=engines
-    )
-    write_bundle(out / "aligned.stpm", manifest, files)
-    moved = replace(reference, golden_aligned=np.roll(reference.golden_aligned, 3, axis=2))
-    write_bundle(out / "aligned_drifted.stpm", manifest, files | {ALIGN: npz_bytes(moved)})
-    score = scoring.map_score(labels, weights)
-    draw = random.Random(3)
-    with (out / "aligned.bin").open("wb") as file, (out / "aligned.txt").open("w") as index:
-        for seed in range(12):
-            place = (draw.uniform(-8, 8), draw.uniform(-8, 8)), draw.uniform(-10, 10)
-            size = parts.SIZE if seed % 2 else (192, 256)
-            part = parts.draw_part(*place, defect=seed % 3 == 0, seed=seed, size=size)
-            if seed in (4, 9):  # no part, and one beyond the limits
-                part = pixels(part.size, seed).reshape(part.shape) // 4
-                part = part if seed == 4 else parts.draw_part((25, 0), 0)
-            inputs, views = aligner(resize(part, parts.SIZE)[None])
-            maps, scores = score(fake_outputs(inputs)[0], [part.shape[:2]], views)
-            for array in (part, maps, scores):
-                file.write(array.tobytes())
-            index.write(f"{part.shape[0]} {part.shape[1]} {int(views[0] is not None)}\n")
-
-
-def fake_outputs(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What the engine of the tests makes of images, for maps of half their size."""
-    maps = np.ascontiguousarray(images[:, ::2, ::2, 0]).astype(np.float32) / np.float32(255)
-    return maps, maps.max(axis=(1, 2))
 
 
 def write_malformed(out: Path, tests: ModuleType) -> None:
@@ -467,7 +396,7 @@ def main() -> None:
         (out / name).mkdir()
         write(out / name, tests)
     (out / "aligned").mkdir()
-    write_aligned(out / "aligned", tests)
+    tests.write_aligned(out / "aligned", tests.WISHED)
     (out / "verdicts").mkdir()
     write_verdicts(out / "verdicts", tests)
     (out / "real").mkdir()

@@ -77,6 +77,7 @@ NO_OBJECTS = (None, 1, "text", [], [["a", "b"]])
 NO_NUMBERS = (None, "1", True, [1.0], float("nan"), float("inf"), -float("inf"), 10**400)
 NO_SIZES = (None, 7, "77", [], [7], [7, 7, 7], [7, 7.0], [7, "7"], [0, 7], [-7, 7], [7, 16385])
 NO_COUNTS = (None, "1", 1.0, True, -1)
+ALIGN = {"size": [4, 6], "shift": 0.1, "degrees": 15, "correlation": 0.7}
 WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
     ("name",): NO_TEXTS,
     ("method",): NO_TEXTS,
@@ -135,6 +136,13 @@ WRONG: dict[tuple[str, ...], tuple[object, ...]] = {
         "top.5%",
     ),
     ("scoring", "min_area"): (*NO_COUNTS, (1 << 28) + 1),
+    ("scoring", "align"): (
+        *(True, 1, "a", [], {}),
+        *(ALIGN | {"size": size} for size in (None, 4, [4], [4, 0], [4, 16385], [4.0, 6])),
+        *(ALIGN | {"shift": shift} for shift in (None, "1", True, 0, -0.1, 0.51)),
+        *(ALIGN | {"degrees": degrees} for degrees in (None, -1, 181)),
+        *(ALIGN | {"correlation": correlation} for correlation in (None, -0.1, 1.1)),
+    ),
     ("scoring", "rois"): (None, 1, "a", [1], [""], ["a b"], ["-a"], ["a", "a"], ["a" * 65]),
 }
 

@@ -52,7 +52,7 @@ double bounded(const char *key, const Json &values, double low, double high) {
 }
 
 Alignment parse_alignment(const Json &values) {
-    object("align", values);
+    object("it", values);
     Alignment result;
     result.size = size("size", member(values, "size"));
     result.shift = bounded("shift", values, 0, kMostShift);
@@ -100,7 +100,11 @@ Scoring parse_scoring(const Json &values) {
         result.rois.push_back(name.text);
     }
     const Json *align = optional(values, "align");
-    if (align != nullptr) result.align = parse_alignment(*align);
+    try {
+        if (align != nullptr) result.align = parse_alignment(*align);
+    } catch (const Malformed &malformed) {
+        throw Malformed{"align: " + malformed.reason};
+    }
     if (align != nullptr && is_graphs) refuse("align", *align, "null with the score graph");
     return result;
 }
