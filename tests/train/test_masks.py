@@ -78,7 +78,7 @@ def test_what_says_nothing_is_named(sample: Sample, values: NDArray[np.int64]) -
     if values.min() == 7:  # nearly black: a soft zero
         np.testing.assert_array_equal(read_mask(sample, SIZE), DEFECT)
         return
-    with pytest.raises(DataError, match=r"part_mask\.png: a mask of the values"):
+    with pytest.raises(DataError, match=r"part_mask\.png: is a mask with the values"):
         read_mask(sample, SIZE)
 
 
