@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from drift_values import write_drift
 from noise import CHANNELS, FORMATS, image, pixels, row_bytes
 from PIL import Image
 from record_values import write_record_values
@@ -36,10 +37,8 @@ from stpm.runtime.bundle.archive import (
     npz_bytes,
     write_bundle,
 )
-from stpm.runtime.bundle.image_statistics import image_statistics
 from stpm.runtime.errors import BundleError
 from stpm.runtime.images.preprocess import load_image, resize
-from stpm.runtime.live.drift import DriftMonitor
 from stpm.runtime.output.map_score import MapScore, percent_of
 from stpm.runtime.output.result import Result
 from stpm.train.backbones import pyramid, state_hash
@@ -139,29 +138,6 @@ def write_map_scores(out: Path) -> None:
             percent = percent_of(kind)
             sizes = " ".join(map(str, (*size, *image_size)))
             index.write(f"{sizes} {percent!r} {area} {count} {' '.join(map(repr, weights))}\n")
-
-
-def write_drift(out: Path) -> None:
-    """Values with ties and a change, images of every format, and what Python makes of them."""
-    draw = np.random.default_rng(11)
-    with (out / "drift.txt").open("w") as index:
-        for count, level in ((0, 0.5), (7, 1e-2), (300, 1e-3), (200, 1e-3)):
-            reference = np.round(draw.gamma(2, size=count), 1).tolist()
-            values = np.round(draw.gamma(2, size=400), 1)
-            # Three times as much, or as far from the middle.
-            values[300:] = 3 * values[300:] - (4 if count == 200 else 0)
-            monitor = DriftMonitor(reference, level)
-            index.write(f"{level!r} {count} {len(values)} {' '.join(map(repr, reference))}\n")
-            for value in values.tolist():
-                state = monitor.update(value)
-                index.write(f"{value!r} {state.log10_evidence!r} {int(state.alarm)}\n")
-    with (out / "statistics.txt").open("w") as index:
-        for seed, form in enumerate(range(5)):  # of 8 bits
-            for height, width in ((1, 1), (3, 5), (300, 40), (700, 9)):
-                stride = row_bytes(form, width) + seed
-                values = image_statistics(load_image(image(form, height, width, stride, seed)))
-                numbers = " ".join(map(repr, values.values()))
-                index.write(f"{form} {height} {width} {stride} {seed} {numbers}\n")
 
 
 def write_fakes(out: Path, tests: ModuleType) -> None:
