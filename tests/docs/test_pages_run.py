@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from furniture import copy_of
-from page_blocks import PAGES, Block, blocks, commands, name_of
+from page_blocks import PAGES, ROOT, Block, blocks, commands, name_of
 from page_readers import compile_block, read_block
 from page_shell import Shell
 
@@ -75,7 +75,8 @@ SHORTER = (
     ("stpm-bench ablation backbone", "--cell ResNet-18"),
     ("stpm-bench ablation training-share", "--cell 100%"),
     ("stpm-bench ablation teacher", "--cell CIFAR-10"),
-    (".*training_speed", "--rounds 1"),
+    (".*training_speed", "--rounds 1 --input-size 64"),
+    ("pytest", "--benchmark-min-rounds 1 --benchmark-max-time 0.01"),
 )
 """What is added to a command that begins so: few images, small ones, and one epoch."""
 
@@ -84,6 +85,7 @@ STAND_INS = {
     "usb:0": "camera.avi",
     "mqtt://broker/line1": "csv:line1.csv",
     "127.0.0.1:8080": "127.0.0.1:0",
+    "pytest benchmarks/": f"pytest {ROOT}/benchmarks/",
     "plate.stpm line/": "plate.stpm photos/plate/",
 }
 """What a page names and is not here, and what stands for it."""
