@@ -103,7 +103,8 @@ def export_bundle(
     _check_sizes(options, map_size)
     options = replace(options, bit_depth=checkpoint.bit_depth)
     if options.grey:
-        check_grey([*verify, *calibration, *quantization], options.bit_depth)
+        labelled = [sample.path for sample in samples]
+        check_grey([*verify, *calibration, *quantization, *labelled], options.bit_depth)
     model = checkpoint.model()
     good = good_images(checkpoint.config, options, calibration, map_size)
     if options.precision == "int8":

@@ -72,7 +72,7 @@ def test_time_and_memory_of_fresh_processes(tiled: Path, tmp_path: Path) -> None
     assert case["ms_per_megapixel"] == pytest.approx(median / (SIZE[0] * SIZE[1] / 1e6))
     assert case["peak_memory_mib"] is None or case["peak_memory_mib"] > 50
     (block,) = blocks_of(record, "tiles")
-    assert block.tables[0].rows[0][0] == f"{SIZE[0]}x{SIZE[1]}"
+    assert block.tables[0].rows[0].cells[0] == f"{SIZE[0]}x{SIZE[1]}"
 
 
 def test_a_bundle_without_tiles_is_refused(bundle_path: Path) -> None:
