@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
+import shutil
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from broker import MOSQUITTO, Broker, free_port
 from PIL import Image
 from stations import entry, wait_until
 
@@ -22,6 +25,13 @@ from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.sinks import open_sink
 from stpm.runtime.live.verdict import Event
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def send(address: str, count: int) -> None:
@@ -130,6 +140,37 @@ def test_a_webhook_that_fails_is_asked_again() -> None:
     delivery.close(5)
     server.server.shutdown()
     assert server.bodies == [entry(number) for number in range(3)]
+
+
+class Broker:
+    """A mosquitto of its own, that can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\nuser {getpass.getuser()}\n"
+        )
+        self.start()
+
+    def start(self) -> None:
+        assert MOSQUITTO
+        self._process = subprocess.Popen(
+            [MOSQUITTO, "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def answers() -> bool:
+            with socket.socket() as one:
+                return one.connect_ex(("127.0.0.1", self.port)) == 0
+
+        wait_until(answers)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
 
 
 @pytest.fixture
