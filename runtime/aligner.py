@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.bundle.alignment import Alignment
+from stpm.runtime.bundle.alignment import Alignment, within
 
 COARSE = 64
 """Pixels of the longer side of the pictures of the coarse search, at most."""
@@ -175,10 +175,7 @@ class Aligner:
 
     @cached_property
     def _coarse_size(self) -> tuple[int, int]:
-        size = self.alignment.working_size
-        scale = min(1.0, COARSE / max(size))
-        height, width = (max(1, int(side * scale + 0.5)) for side in size)
-        return height, width
+        return within(self.alignment.working_size, COARSE)
 
     @cached_property
     def _margin(self) -> int:

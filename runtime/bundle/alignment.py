@@ -16,6 +16,13 @@ LEAST_CORRELATION = 0.7
 MAX_SIDE = 16384
 
 
+def within(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Reduce a (height, width) in pixels to a longer side of at most so many."""
+    scale = min(1.0, longest / max(size))
+    height, width = (max(1, int(side * scale + 0.5)) for side in size)
+    return height, width
+
+
 @dataclass(frozen=True)
 class Alignment:
     """What counts as a part that was found.
@@ -35,9 +42,7 @@ class Alignment:
     @property
     def working_size(self) -> tuple[int, int]:
         """(height, width) in pixels of the pictures that places are found in."""
-        scale = min(1.0, LONGEST / max(self.size))
-        height, width = (max(1, int(side * scale + 0.5)) for side in self.size)
-        return height, width
+        return within(self.size, LONGEST)
 
     def check(self) -> None:
         """Raise ValueError for limits that mean nothing."""

@@ -82,7 +82,7 @@ class Result:
     @property
     def is_anomalous(self) -> bool:
         """Whether the score is above the threshold, as that of a part is which was not found."""
-        return bool(self.score > self.threshold)
+        return self.verdict in ("anomalous", "unaligned")
 
     @cached_property
     def pred_mask(self) -> NDArray[np.bool_]:

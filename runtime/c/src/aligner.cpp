@@ -71,7 +71,7 @@ class OpenCvAligner : public Aligner {
     OpenCvAligner(const Alignment &limits, const Bytes &reference)
         : limits_(limits),
           size_(limits.working_size()),
-          coarse_(coarse_size(size_)),
+          coarse_(within(size_, kCoarse)),
           margin_(static_cast<int>(
               std::ceil(limits.shift * std::max(coarse_.height, coarse_.width)))),
           bytes_(reference),
@@ -126,15 +126,6 @@ class OpenCvAligner : public Aligner {
     }
 
   private:
-    static Size coarse_size(Size size) {
-        const double scale =
-            std::min(1.0, kCoarse / static_cast<double>(std::max(size.height, size.width)));
-        const auto side = [&](std::int32_t pixels) {
-            return std::max(1, static_cast<std::int32_t>(pixels * scale + 0.5));
-        };
-        return {side(size.height), side(size.width)};
-    }
-
     bool is_within(const Placement &found) const {
         const auto &m = found.matrix;
         const cv::Point2d c = centre(size_);

@@ -261,7 +261,7 @@ void Detector::report_scored(float score, const float *map, Size image_size,
                 result.regions);
     result.score = score;
     result.threshold = thresholds_.image;
-    result.is_anomalous = static_cast<double>(score) > thresholds_.image ? 1 : 0;
+    result.is_anomalous = judge(static_cast<double>(score)) >= STPM_VERDICT_ANOMALOUS ? 1 : 0;
 }
 
 stpm_verdict Detector::judge(double score) const {

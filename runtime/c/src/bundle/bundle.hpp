@@ -42,6 +42,9 @@ struct Thresholds {
     std::map<std::string, std::vector<double>> statistics;  // of these images
 };
 
+// Reduces a size to a longer side of at most so many pixels.
+Size within(Size size, double longest);
+
 // How far parts may lie from the reference: the port of runtime/bundle/alignment.py.
 struct Alignment {
     Size size;  // of the reference, and of the camera's images

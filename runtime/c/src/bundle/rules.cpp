@@ -64,14 +64,16 @@ Alignment parse_alignment(const Json &values) {
 
 }  // namespace
 
-Size Alignment::working_size() const {
+Size within(Size size, double longest) {
     const double scale =
-        std::min(1.0, kLongest / static_cast<double>(std::max(size.height, size.width)));
+        std::min(1.0, longest / static_cast<double>(std::max(size.height, size.width)));
     const auto side = [&](std::int32_t pixels) {
         return std::max(1, static_cast<std::int32_t>(pixels * scale + 0.5));
     };
     return {side(size.height), side(size.width)};
 }
+
+Size Alignment::working_size() const { return within(size, kLongest); }
 
 Scoring parse_scoring(const Json &values) {
     Scoring result;
