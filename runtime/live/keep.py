@@ -50,9 +50,9 @@ class KeptFrames:
             return ""
         path = self._folder / f"{time_stem(utc(frame.taken_ns), camera)}.png"
         # OpenCV's order of colours; its own settings are its fastest.
-        deep = frame.image if frame.image.ndim == 2 else frame.image[..., 2::-1]
+        bgr = frame.image if frame.image.ndim == 2 else frame.image[..., 2::-1]
         try:
-            content = cv2.imencode(".png", deep)[1]
+            content = cv2.imencode(".png", bgr)[1]
             self._room.take(path.name, content.size)
             partial = self._partial(camera)
             with partial.open("wb") as file:

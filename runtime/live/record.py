@@ -31,8 +31,8 @@ from stpm.runtime.live.read_record import (
 from stpm.runtime.live.verdict import Entry
 from stpm.runtime.partial import partial_path
 
-CLOCKS_DIFFER = 60.0
-"""Seconds that the clock of a file server may be ahead of this machine's."""
+SETTLES = 2.0
+"""Seconds in which programs set rights and times of a file that they have closed."""
 
 
 class Record:
@@ -71,7 +71,7 @@ class Record:
         Raises:
             DataError: the record was altered.
         """
-        came = {name: seconds - CLOCKS_DIFFER for name, seconds in images.items()}
+        came = {name: seconds - SETTLES for name, seconds in images.items()}
         if not came:
             return set()
         first = PATTERN.replace("*", _utc(min(came.values())).date().isoformat())

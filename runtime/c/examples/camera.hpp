@@ -1,11 +1,14 @@
 // A camera's verdicts: printed, recorded, and tested for drift. What watch.cpp and cameras.cpp share.
 #pragma once
 
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <stpm.hpp>

@@ -71,29 +71,54 @@ def open_source(address: str, options: SourceOptions) -> Source:
         options: how it is read.
 
     Raises:
-        DataError: there is nothing of that address.
+        DataError: there is nothing of that address, or it does not know an option.
         BackendError: what reads it is not installed.
     """
     kind, _, rest = address.partition(":")
     if kind == "genicam":
+        _check_options(address, options, "every", "exposure_us", "pixel_format", "trigger")
         check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.genicam")
         source: Source = module.GenicamSource(rest.removeprefix("//"), options)
         return source
     if Path(address).is_dir():
+        _check_options(address, options, "move_to")
         check_installed("watchdog", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.folder")
         source = module.FolderSource(Path(address), options)
         return source
-    if kind in ("usb", "rtsp", "http", "https") or Path(address).is_file():
+    is_usb = kind == "usb" and rest.isdecimal()
+    if is_usb or kind in ("rtsp", "http", "https") or Path(address).is_file():
+        _check_options(address, options, "every")
         check_installed("cv2", "pip install 'stpm[live]'")
         module = importlib.import_module("stpm.runtime.live.sources.video")
-        source = module.VideoSource(int(rest) if kind == "usb" else address, options)
+        source = module.VideoSource(int(rest) if is_usb else address, options)
         return source
     raise DataError(
         f"got the source {address!r}, expected a folder, a video file, rtsp://..., usb:N or "
         "genicam:NAME; check it."
     )
+
+
+_FLAGS = {
+    "every": "--every",
+    "move_to": "--move",
+    "exposure_us": "--exposure-us",
+    "pixel_format": "--pixel-format",
+    "trigger": "--trigger",
+}
+
+
+def _check_options(address: str, options: SourceOptions, *known: str) -> None:
+    """Refuse options that a source of this kind would pass over in silence."""
+    usual = SourceOptions()
+    for name, flag in _FLAGS.items():
+        if name not in known and getattr(options, name) != getattr(usual, name):
+            taken = " and ".join(_FLAGS[one] for one in known)
+            raise DataError(
+                f"{address}: got {flag}, expected {taken} alone for such a source; leave it out, "
+                "or name each camera's own options in a file LINE.toml."
+            )
 
 
 def check_installed(module: str, install: str, what: str = "this source") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from stpm.runtime.cli import main as run_main
 from stpm.runtime.live.cli import main
 from stpm.runtime.live.read_record import read_record
+from stpm.runtime.live.record import SETTLES
 
 KILLS = 8
 
@@ -60,6 +62,25 @@ def test_from_a_folder_to_the_record_and_back(
     code, stdout, _ = replay(bundle_path, folder / "record")
     assert code == 1
     assert "is not bound to the line before it" in stdout
+
+
+def test_a_new_start_scores_what_has_come_since(
+    bundle_path: Path, inbox: Path, good: list[Path], bad: list[Path]
+) -> None:
+    folder = inbox.parent
+    for path in good[:2]:
+        shutil.copy(path, inbox)
+    live = Live(folder, bundle_path, inbox)
+    wait_until(lambda: len(live.lines) == 2)
+    assert live.end() == 0
+    time.sleep(SETTLES)
+    shutil.copy(bad[0], inbox / good[0].name)  # another image of a name that was recorded
+    shutil.copy(good[2], inbox)
+    live = Live(folder, bundle_path, inbox)
+    wait_until(lambda: len(live.lines) == 4)
+    assert live.end() == 0
+    scored = [Path(line.entry["image"]).name for line in read_record(folder / "record")]
+    assert scored == [path.name for path in (*good[:2], good[0], good[2])]
 
 
 def test_kills_lose_no_verdict(bundle_path: Path, inbox: Path, good: list[Path]) -> None:
@@ -136,6 +157,15 @@ def test_what_cannot_run_is_said(bundle_path: Path, inbox: Path, tmp_path: Path)
     assert "expected for example 250ms" in refused(
         bundle_path, inbox, "--cycle-time", "soon", *record
     )
+    assert "expected a folder, a video file" in refused(bundle_path, "usb:front", *record)
+    for source, option, value in (
+        (inbox, "--trigger", "hardware"),
+        (inbox, "--every", "1s"),
+        (bundle_path / "manifest.json", "--move", "done"),
+        ("genicam:any", "--move", "done"),
+    ):
+        said = refused(bundle_path, source, option, value, *record)
+        assert f"got {option}, expected --" in said
     said = refused(bundle_path, inbox, "--page", "0.0.0.0:0", *record)
     assert "which other machines can reach, without --page-token" in said
     for content, says in (
