@@ -195,11 +195,8 @@ STPM_API stpm_status stpm_submit(stpm_detector *detector, const stpm_image *imag
 STPM_API stpm_status stpm_wait(stpm_detector *detector, uint64_t ticket, int32_t timeout_ms,
                                stpm_result *result);
 
-/* Return the verdict for a score of this detector.
- *
- * verdict   out: an stpm_verdict. If the bundle has no warning limit, it is never
- *           STPM_VERDICT_WARN
- */
+/* Return the verdict for a score of this detector, an stpm_verdict; STPM_VERDICT_WARN only if the
+ * bundle has a warning limit. */
 STPM_API stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *verdict);
 
 /* Start testing whether scores, light or focus have changed since calibration, as stpm-live does.
