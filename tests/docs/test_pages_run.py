@@ -31,6 +31,10 @@ LEFT_OUT = {
     ("docs/c.md", "pip install"): PACKAGES,
     ("docs/c.md", "cmake "): LIBSTPM,
     ("docs/c.md", "find_package(stpm"): LIBSTPM,
+    ("docs/cpu.md", "python -m stpm.benchmarks.studies.graph_ablation"): (
+        "builds the graph in every variant, which takes minutes; "
+        "tests/benchmarks/studies/test_graph_ablation.py does so on little"
+    ),
     ("docs/data.md", "for video in"): "ffmpeg is another program",
     ("docs/export.md", "pip install"): PACKAGES,
     ("docs/gpu.md", "stpm-export --ckpt bottle.pt --fp16 --engine tensorrt "): GPU,
@@ -76,7 +80,6 @@ SHORTER = (
     ("stpm-bench ablation training-share", "--cell 100%"),
     ("stpm-bench ablation teacher", "--cell CIFAR-10"),
     (".*training_speed", "--rounds 1 --input-size 64"),
-    (".*graph_ablation", "--rounds 1"),
     ("pytest", "--benchmark-min-rounds 1 --benchmark-max-time 0.01"),
 )
 """What is added to a command that begins so: few images, small ones, and one epoch."""
@@ -87,7 +90,6 @@ STAND_INS = {
     "mqtt://broker/line1": "csv:line1.csv",
     "127.0.0.1:8080": "127.0.0.1:0",
     "pytest benchmarks/": f"pytest {ROOT}/benchmarks/",
-    "graph_ablation screw.pth.tar": "graph_ablation screw.pt",
     "plate.stpm line/": "plate.stpm photos/plate/",
 }
 """What a page names and is not here, and what stands for it."""
