@@ -18,6 +18,7 @@ from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import LEVEL, Drift
 from stpm.runtime.live.durations import parse_seconds
 from stpm.runtime.live.line import CameraPlan, LinePlan, read_line
+from stpm.runtime.live.memory import keep_large_blocks_apart
 from stpm.runtime.live.record import Record
 from stpm.runtime.live.sinks import open_sink
 from stpm.runtime.live.sources import SourceOptions, open_source
@@ -103,6 +104,7 @@ def live(
 
     Every verdict is in the record, on the disk, before anyone is told of it.
     """
+    keep_large_blocks_apart()
     plan, addresses = LinePlan(()), list(sink or ())
     if bundle.suffix == ".toml":
         if source or watch or shadow or move:
