@@ -18,6 +18,7 @@ from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import LEVEL, Drift
 from stpm.runtime.live.durations import parse_seconds
 from stpm.runtime.live.line import CameraPlan, LinePlan, read_line
+from stpm.runtime.live.memory import keep_large_blocks_apart
 from stpm.runtime.live.record import Record
 from stpm.runtime.live.sinks import open_sink
 from stpm.runtime.live.sources import SourceOptions, check_installed, open_source
@@ -138,6 +139,7 @@ def live(
 
     Every verdict is recorded on disk before it is sent to any sink.
     """
+    keep_large_blocks_apart()
     plan, addresses = LinePlan(()), list(sink or ())
     if bundle.suffix == ".toml":
         if source or watch or shadow or move:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import deque
 
-from stpm.runtime.live.memory import give_back
 from stpm.runtime.live.sinks import Sink
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.console import note
@@ -73,7 +72,6 @@ class Delivery:
             note(f"{self.address}: {left} verdicts were not delivered; they are in the record")
 
     def _work(self) -> None:
-        most = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ends.is_set())
@@ -84,13 +82,7 @@ class Delivery:
                 return
             with self._changed:
                 self.sent += 1
-                most = max(most, len(self._waiting))
                 self._waiting.popleft()
-                is_drained = not self._waiting
-            if is_drained:
-                if self._sink.wants_images and most > self._capacity // 2:
-                    give_back()
-                most = 0
         self._sink.close()
 
     def _deliver(self, event: Event) -> bool:

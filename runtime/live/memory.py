@@ -1,4 +1,4 @@
-"""Memory that a burst of images leaves free in the heap goes back to the system."""
+"""Images that are let go of leave no hole in the heap: their memory goes back to the system."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import ctypes
 import sys
 from contextlib import suppress
 
+M_MMAP_THRESHOLD = -3
+LARGE = 1 << 20
+"""Bytes of a block that gets pages of its own."""
 
-def give_back() -> None:
-    """Return free memory to the system, where the C library offers that (glibc; else nothing).
 
-    Source: malloc_trim(3).
+def keep_large_blocks_apart() -> None:
+    """Give each large block pages of its own, where the C library lets one choose (glibc).
+
+    By itself it does so for the first ones only, and raises the limit with each that is freed: what
+    a backlog of images took, while a disk was full, then stays with the process in part.
+
+    Source: mallopt(3).
     """
     if sys.platform == "linux":
-        with suppress(AttributeError):  # musl has none
-            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
