@@ -228,6 +228,14 @@ def measure(
     return Accuracy(candidate, evaluation, intervals, decisions)
 
 
+def _each_measured(found: Sequence[Candidate], samples: Sequence[Sample]) -> list[Accuracy]:
+    measured = []
+    for candidate in found:
+        with progress(f"{candidate.name} on {candidate.engine}", len(samples)) as on_images:
+            measured.append(measure(candidate, samples, on_images))
+    return measured
+
+
 def _share(called: NDArray[np.bool_]) -> float | None:
     return float(called.mean()) if len(called) else None
 
@@ -338,11 +346,7 @@ def accuracy_result(
     for model in models:
         name = category or find_category(model, data)
         samples = open_category(data, name).test_samples()[::every]
-        measured: list[Accuracy] = []
-        for candidate in candidates(model, engine, teacher_weights):
-            label = f"{candidate.name} on {candidate.engine}"
-            with progress(label, len(samples)) as on_images:
-                measured.append(measure(candidate, samples, on_images))
+        measured = _each_measured(candidates(model, engine, teacher_weights), samples)
         outcomes.setdefault(name, []).extend(measured)
         if gallery is not None and model.is_dir():
             scores = measured[0].evaluation.pred_scores

@@ -61,14 +61,7 @@ def ensemble_models(
 
     ensemble.platform, ensemble.backend = "ensemble", ""
     ensemble.ClearField("instance_group")
-    # One config for all versions names the parts' versions: only one can be right.
-    ensemble.version_policy.latest.num_versions = 1
-    ensemble.ensemble_scheduling.step.extend(
-        [
-            _step(plan_name, version, [IMAGES], [ANOMALY_MAP, SCORE]),
-            _step(verdict_name, version, [SCORE], DECIDED),
-        ]
-    )
+    _tie(ensemble, plan_name, verdict_name, version)
     for part in (plan, verdict):
         # That which the ensemble leaves, and that which it goes on to.
         part.version_policy.latest.num_versions = 2
@@ -80,6 +73,18 @@ def ensemble_models(
         ServedModel(verdict, {MODEL: verdict_alone(record.calibration)}),
         ServedModel(ensemble, NOTE),
     ]
+
+
+def _tie(ensemble: Any, plan: str, verdict: str, version: int) -> None:
+    """Send pixels to a version of the plan, and its score to the same version of the verdict."""
+    # One config for all versions names the parts' versions: only one can be right.
+    ensemble.version_policy.latest.num_versions = 1
+    ensemble.ensemble_scheduling.step.extend(
+        [
+            _step(plan, version, [IMAGES], [ANOMALY_MAP, SCORE]),
+            _step(verdict, version, [SCORE], DECIDED),
+        ]
+    )
 
 
 def _copy(config: Any) -> Any:
