@@ -54,7 +54,7 @@ def test_every_frame_has_a_verdict_in_the_record(
     assert [e["image"] for e in entries] == [f"list#{i}" for i in range(len(images))]
     for entry, image, result in zip(entries, images, detector.batch(images), strict=True):
         assert entry["verdict"] == result.verdict
-        assert entry["score"] == pytest.approx(result.score)
+        assert entry["score"] == pytest.approx(result.score, rel=1e-5)
         assert entry["sha256"] == pixels_hash(image)
         assert entry["bundle"] == detector.bundle.manifest_sha256
         assert entry["latency_ms"].keys() == {"wait", "decode", "score"}
