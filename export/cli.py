@@ -261,7 +261,7 @@ def export(
         rois=tuple(roi or ()),
         ignored=tuple(ignore or ()),
         min_area=min_area,
-        align=align,
+        align=align and local(align),
         align_limit=align_limit or LIMIT,
         build=BuildOptions(workspace_mb, optimization_level, best_batch, archs),
     )

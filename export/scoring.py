@@ -17,6 +17,7 @@ from stpm.runtime.bundle.archive import InputContract, Reference
 from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
 from stpm.runtime.bundle.maps import Maps, MapStore
 from stpm.runtime.bundle.scoring import Scoring
+from stpm.runtime.images.preprocess import RGB
 from stpm.runtime.output.console import note
 from stpm.runtime.output.map_score import Views
 from stpm.runtime.site.align import Limit, align_to, check_whole_images
@@ -100,7 +101,8 @@ def good_images(
     scoring = Scoring(score_of(config), options.min_area)
     resize = "host" if options.camera_size is None else "graph"
     size = options.camera_size or config.input_size
-    contract = InputContract(size, options.batch, resize, options.bit_depth)
+    channels = 1 if options.grey else RGB
+    contract = InputContract(size, options.batch, resize, options.bit_depth, channels)
     reference: Reference | None = None
     if options.align is not None:
         check_whole_images(options.align, bool(options.tile))

@@ -146,18 +146,18 @@ def scaling(
 ) -> None:
     """Time `score` against one process, and model what up to 1000 workers would do."""
     check_extra("fsspec", "pyarrow", "ray", extra="fleet")
-    from stpm.benchmarks.records.result_file import check_out, write_result
-    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.records.result_file import check_out
+    from stpm.benchmarks.report.tables import show
     from stpm.benchmarks.report.tables_fleet import scaling_tables
     from stpm.fleet.pool import ray_cluster
     from stpm.fleet.scaling import Stated, scaling_result
-    from stpm.runtime.store import addresses_below
+    from stpm.runtime.store import addresses_below, local
 
     check_out(out)
     paths = addresses_below(str(images))[:count]
     stated = Stated(store_gbit, store_requests, archive_images)
     with ray_cluster():
-        record = scaling_result(bundle, engine, paths, sorted(workers or [1, 2]), rounds, stated)
-    print_tables(scaling_tables(record))
-    if out is not None:
-        write_result(out, record)
+        record = scaling_result(
+            local(bundle), engine, paths, sorted(workers or [1, 2]), rounds, stated
+        )
+    show(scaling_tables(record), record, out)

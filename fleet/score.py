@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("threshold", pa.float64()),
         ("is_anomalous", pa.bool_()),
+        ("verdict", pa.string()),
         ("regions", pa.list_(REGION)),
         ("error", pa.string()),
     ]
@@ -61,15 +62,17 @@ class Scorer:
 
     def _row(self, path: str) -> dict[str, Any]:
         try:
-            depth = self._detector.bundle.manifest.input.bit_depth
-            result = self._detector(load_image(read(path), depth))
+            contract = self._detector.bundle.manifest.input
+            image = load_image(read(path), contract.bit_depth, contract.channels)
+            result = self._detector(image)
         except DataError as error:
             return {"path": path, "error": str(error)}
         return {
             "path": path,
-            "score": result.score,
+            "score": None if result.verdict == "unaligned" else result.score,
             "threshold": result.threshold,
             "is_anomalous": result.is_anomalous,
+            "verdict": result.verdict,
             "regions": _regions(result),
         }
 

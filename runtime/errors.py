@@ -27,3 +27,8 @@ class BackendError(StpmError):
 
 class BundleError(StpmError):
     """A bundle is malformed, incomplete, altered or of an unknown version."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library's error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__

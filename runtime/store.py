@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stpm.runtime.backends.cache import cache_folder, cache_key, read_cache, write_cache
-from stpm.runtime.errors import BackendError, DataError
+from stpm.runtime.errors import BackendError, DataError, one_line
 from stpm.runtime.images.listing import images_below, is_ignored
 from stpm.runtime.images.preprocess import IMAGE_SUFFIXES
 from stpm.runtime.output.console import progress
@@ -107,7 +107,7 @@ def read(path: str) -> Path | io.BytesIO:
     try:
         content = io.BytesIO(system.cat_file(name))
     except Exception as error:
-        raise DataError(f"{path}: cannot be read ({_one_line(error)}); check it.") from error
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); check it.") from error
     content.name = path
     return content
 
@@ -132,7 +132,7 @@ def _system(address: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         install = _INSTALL.get(protocol, f"pip install fsspec, and its package for {protocol}://")
         raise BackendError(
-            f"{address}: cannot be opened ({_one_line(error)}); run {install}."
+            f"{address}: cannot be opened ({one_line(error)}); run {install}."
         ) from error
     return system, str(name).rstrip("/")
 
@@ -149,7 +149,7 @@ def _files_below(system: Any, root: str, address: str) -> dict[str, Mapping[str,
     except Exception as error:
         # Each store's library has errors of its own.
         raise BackendError(
-            f"{address}: cannot be listed ({_one_line(error)}); check the address and its "
+            f"{address}: cannot be listed ({one_line(error)}); check the address and its "
             "credentials."
         ) from error
     return found
@@ -159,7 +159,7 @@ def _info(system: Any, name: str, address: str) -> Mapping[str, Any]:
     try:
         info: Mapping[str, Any] = system.info(name)
     except Exception as error:
-        raise DataError(f"{address}: cannot be read ({_one_line(error)}); check it.") from error
+        raise DataError(f"{address}: cannot be read ({one_line(error)}); check it.") from error
     return info
 
 
@@ -230,7 +230,7 @@ def _get(system: Any, places: Mapping[str, Path], staging: Path, address: str) -
             partial[name].replace(place)
     except Exception as error:
         raise DataError(
-            f"{address}: a file cannot be copied ({_one_line(error)}); run the same again."
+            f"{address}: a file cannot be copied ({one_line(error)}); run the same again."
         ) from error
 
 
@@ -256,7 +256,3 @@ def _hidden(name: str) -> bool:
 
 def _is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

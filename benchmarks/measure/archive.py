@@ -126,21 +126,22 @@ def _of_record(path: Path) -> Archive:
 
     Of a file that was written again and again only the last is there.
     """
-    images: dict[str, Kept] = {}
-    named: set[tuple[str, str]] = set()
+    images: dict[Path, Kept] = {}
+    named: set[tuple[Path, str]] = set()
     left_out: Counter[str] = Counter()
     for line in read_record(path):
         if line.problem:
             raise DataError(
                 f"{path}: {line.place} {line.problem}; name the folder of its images instead."
             )
-        name, verdict = str(line.entry["image"]), line.entry["verdict"]
-        if verdict not in DECIDED:
-            left_out[f"recorded as {verdict}"] += 1
+        entry = line.entry
+        if entry["verdict"] not in DECIDED:
+            left_out[f"recorded as {entry['verdict']}"] += 1
             continue
-        image = Kept(name, kept_image(path, line.entry), pixels=str(line.entry["sha256"]))
-        named.add((name, image.pixels))
+        name = str(entry.get("kept", entry["image"]))  # a camera numbers its frames anew
+        image = Kept(name, kept_image(path, entry), pixels=str(entry["sha256"]))
+        named.add((image.path, image.pixels))
         if image.path.is_file():
-            images[name] = image
-    not_kept = named - {(image.name, image.pixels) for image in images.values()}
+            images[image.path] = image
+    not_kept = named - {(image.path, image.pixels) for image in images.values()}
     return Archive("record of a station", list(images.values()), len(not_kept), left_out)

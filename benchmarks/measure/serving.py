@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from stpm.benchmarks.measure.latency import percentiles
 from stpm.benchmarks.records.header import header
-from stpm.benchmarks.records.result_file import check_out, write_result
-from stpm.benchmarks.report.tables import print_tables
+from stpm.benchmarks.records.result_file import check_out
+from stpm.benchmarks.report.tables import show
 from stpm.benchmarks.report.tables_serving import serving_tables
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.detector import Detector
@@ -29,6 +29,7 @@ from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.output.console import command, note
 from stpm.runtime.serve.clients import TritonClient
 from stpm.runtime.serve.options import model_name
+from stpm.runtime.store import local
 
 OUTPUTS = ("pred_score", "threshold", "is_anomalous")
 """What a station asks for: the verdict, without the map."""
@@ -117,6 +118,7 @@ def serving(
 ) -> None:
     """Load a server that runs here, and one Detector in this process, with images of the bundle."""
     check_out(out)
+    bundle = local(bundle)
     opened = Bundle(bundle)
     model = name or model_name(opened)
     image = opened.golden().images[:1]
@@ -144,9 +146,7 @@ def serving(
         "outputs": list(OUTPUTS),
         "loads": loads,
     }
-    print_tables(serving_tables(record))
-    if out is not None:
-        write_result(out, record)
+    show(serving_tables(record), record, out)
 
 
 main = command(serving)

@@ -132,6 +132,14 @@ def _judged(image: Kept, old: tuple[Any, Result], new: tuple[Any, Result]) -> Ju
     return judged if image.sample is None else {**judged, "kind": image.sample.kind}
 
 
+def _told(result: Result) -> str:
+    return (
+        result.verdict
+        if result.verdict == "unaligned"
+        else f"{result.verdict} with {result.score:.4g}"
+    )
+
+
 def _opinion(result: Result) -> Opinion:
     return {"score": result.score, "verdict": result.verdict}
 
@@ -184,7 +192,7 @@ def _contest(group: str, images: Sequence[JudgedImage]) -> Contest:
 
 
 def _rejects(opinion: Opinion) -> bool:
-    return opinion["verdict"] == "anomalous"
+    return opinion["verdict"] in ("anomalous", "unaligned")
 
 
 def worst_first(images: Iterable[JudgedImage], judges: Sequence[Judge]) -> list[JudgedImage]:
@@ -229,9 +237,7 @@ def _pictures(
         ]
         _above_each_other(sheets).save(path)
         kind = f", {image.sample.kind}" if image.sample else ""
-        caption = (
-            f"{old.verdict} with {old.score:.4g}, now {new.verdict} with {new.score:.4g}{kind}"
-        )
+        caption = f"{_told(old)}, now {_told(new)}{kind}"
         pictures.append({"picture": str(path), "image": image.name, "caption": caption})
     of = f"the worst {len(shown)} of {len(images)}" if len(shown) < len(images) else len(shown)
     note(f"{folder}: {of} pictures")

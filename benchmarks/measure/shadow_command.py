@@ -10,6 +10,7 @@ import typer
 from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.runtime.output.console import known_errors
+from stpm.runtime.store import local
 
 
 @known_errors
@@ -44,5 +45,7 @@ def shadow(
     from stpm.benchmarks.report.tables_shadow import shadow_tables
 
     check_out(out)
-    content = shadow_result(old, new, archive, category=category, engine=engine, gallery=gallery)
+    content = shadow_result(
+        local(old), local(new), local(archive), category=category, engine=engine, gallery=gallery
+    )
     show(shadow_tables(content), content, out)

@@ -10,6 +10,7 @@ import typer
 from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.runtime.output.console import known_errors
+from stpm.runtime.store import local
 
 
 @known_errors
@@ -30,5 +31,6 @@ def tiles(
     from stpm.benchmarks.report.tables_tiles import tiles_tables
 
     check_out(out)
+    bundles = [local(bundle) for bundle in bundles]
     content = tiles_result(bundles, engine=engine, threads=threads, images=count, rounds=rounds)
     show(tiles_tables(content), content, out)

@@ -71,7 +71,7 @@ class LiveRecord(Header):
         memory_growth: of the median resident memory, from the first to the last fifth of the
             samples after `warm_up_s`.
         cores: processor seconds a second of the station, after `warm_up_s`.
-        other_cores: of everything else on the machine meanwhile; None where it does not tell.
+        other_cores: of everything else on the machine meanwhile.
     """
 
     kind: Literal["live"]
@@ -92,5 +92,5 @@ class LiveRecord(Header):
     told_ms: Percentiles | None
     memory_growth: float
     cores: float
-    other_cores: float | None
+    other_cores: float
     samples: Annotated[list[Sample], NOT_EMPTY]

@@ -46,8 +46,7 @@ class PlanRecord(Header):
             verdict may take.
         image_source: "files" or "golden".
         cores: processors that the station may use.
-        other_cores: processor seconds a second of everything else meanwhile; None where the
-            machine does not tell.
+        other_cores: processor seconds a second of everything else meanwhile.
         chosen: name of the fastest arrangement that holds the cycle time; None where none does.
         nearest: name of the one that comes nearest to it, or that holds it.
         left_ms: of the cycle after p99, negative where it is exceeded; None where the nearest was
@@ -64,7 +63,7 @@ class PlanRecord(Header):
     image_size: list[int]
     image_source: str
     cores: int
-    other_cores: float | None
+    other_cores: float
     arrangements: Annotated[list[Arrangement], NOT_EMPTY]
     chosen: str | None
     nearest: str

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from stpm.benchmarks.records.accuracy import Curves, Row
+from stpm.runtime.output.map_score import UNALIGNED_SCORE
 
 VARIABLES = ("ink", "muted", "line", "paper", "s1", "s2", "s3", "s4", "s5", "s6")
 """CSS variables of the page; Matplotlib draws with a stand-in colour for each."""
@@ -188,9 +189,18 @@ def _digits(value: float | None) -> str:
 
 
 def histogram(row: Row, name: str) -> Figure:
-    """Draw the scores of good and defective images, and the threshold between them."""
+    """Draw the scores of good and defective images, and the threshold between them.
+
+    Parts that could not be aligned have none.
+    """
     good, bad = (
-        np.array([i["score"] for i in row["images"] if i["name"].startswith("good/") is wanted])
+        np.array(
+            [
+                image["score"]
+                for image in row["images"]
+                if image["name"].startswith("good/") is wanted and image["score"] < UNALIGNED_SCORE
+            ]
+        )
         for wanted in (True, False)
     )
     scores = np.concatenate([good, bad])

@@ -58,7 +58,7 @@ def scaling_tables(content: FleetScalingRecord) -> list[Table]:
         f"{content['engine']}, a thread a worker; {cores} cores, load {before:.0f} to {after:.0f}",
         ("", "images a second", "by one worker's", "processor ms an image"),
     )
-    single = next((rate for name, rate in rates.items() if name.startswith("fleet")), None)
+    single = rates.get("fleet of 1")
     for name, rate in rates.items():
         times = f"{rate / single:.2f}" if single and name.startswith("fleet") else ""
         measured.add(name, f"{rate:.2f}", times, f"{computed[name]:.1f}")

@@ -36,8 +36,7 @@ def _choice(content: PlanRecord) -> Table:
     if content["left_ms"] is not None and content["left_cores"] is not None:
         table.add("left of the cycle", f"{content['left_ms']:.0f} ms after p99")
         table.add("left of the cores", f"{content['left_cores']:.2f} of {content['cores']}")
-    if content["other_cores"] is not None:
-        table.add("other programs", f"used {content['other_cores']:.2f} of {content['cores']}")
+    table.add("other programs", f"used {content['other_cores']:.2f} of {content['cores']}")
     if content["station"]:
         table.add("command", content["station"])
     for number, sentence in enumerate(content["advice"]):

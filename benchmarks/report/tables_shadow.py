@@ -90,6 +90,8 @@ def _unscored(content: ShadowRecord) -> Table:
 
 
 def _score(opinion: Opinion, judge: Judge) -> str:
+    if opinion["verdict"] == "unaligned":
+        return "-"
     times = f"\n{opinion['score'] / judge['threshold']:.3g}" if judge["threshold"] > 0 else ""
     return f"{opinion['score']:.4g}{times}"
 

@@ -10,6 +10,7 @@ import typer
 from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.runtime.output.console import known_errors
+from stpm.runtime.store import local
 
 
 @known_errors
@@ -39,6 +40,7 @@ def align(
     check_opencv("stpm-bench align moves images")
     from stpm.benchmarks.studies.alignment import Disturbance, alignment_result
 
+    bundle, data = local(bundle), local(data)
     name = category or find_category(bundle, data)
     samples = open_category(data, name).test_samples()[::every]
     content = alignment_result(bundle, samples, name, Disturbance(shift, degrees, seed), engine)

@@ -145,7 +145,9 @@ def drift_result(
         pools = measure_pools(
             detector, good, bad, (BLURRED, TINTED), RENDITIONS, plan.seed, on_images
         )
-    kept = {name: stream for name, stream in CHANGES.items() if bad or stream is not _bad_batch}
+    is_grey = detector.bundle.manifest.input.channels == 1
+    impossible = ([] if bad else [_bad_batch]) + ([_tinted] if is_grey else [])
+    kept = {name: stream for name, stream in CHANGES.items() if stream not in impossible}
     with progress("streams", 3 + len(kept), "parts") as on_parts:
         undisturbed = []
         for runs in _undisturbed_plans(pools, plan):

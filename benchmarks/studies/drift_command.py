@@ -10,6 +10,7 @@ import typer
 from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.runtime.output.console import known_errors
+from stpm.runtime.store import local, local_arguments
 
 
 @known_errors
@@ -61,6 +62,6 @@ def drift(
         long_images=long,
         seed=seed,
     )
-    goods, bads = find_images(good).images, find_images(bad or []).images
-    content = drift_result(bundle, goods, bads, plan, engine)
+    goods, bads = (find_images(local_arguments(paths or [])).images for paths in (good, bad))
+    content = drift_result(local(bundle), goods, bads, plan, engine)
     show(drift_tables(content), content, out)

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 
 from stpm.runtime.bundle.image_statistics import image_statistics
 from stpm.runtime.detector import Detector
-from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.errors import DataError
+from stpm.runtime.images.preprocess import RGB, load_image
 from stpm.runtime.live.drift import TESTS
 
 Array = NDArray[np.float64]
@@ -63,8 +64,9 @@ class Pools:
 
 
 def seen(image: NDArray[np.uint8], look: Look, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return an image uint8 (H,W,3) as a camera would see it another time."""
-    pixels = image * (look.gain * random.normal(1, LIGHT)) * (1 + look.tint * np.array([-1, 0, 1]))
+    """Return an image uint8 (H,W,1) or (H,W,3) as a camera would see it another time."""
+    tints = np.array([-1, 0, 1] if image.shape[2] == RGB else [0])
+    pixels = image * (look.gain * random.normal(1, LIGHT)) * (1 + look.tint * tints)
     if look.blur:
         pixels = gaussian_filter(pixels, (look.blur, look.blur, 0), mode="nearest")
     pixels += random.normal(0, NOISE, image.shape)
@@ -96,15 +98,16 @@ def measure_pools(
     """
     random = np.random.default_rng(seed)
     wanted = [*[PLAIN] * renditions, *(Look(gain=gain) for gain in GAINS), *looks]
-    depth = detector.bundle.manifest.input.bit_depth
+    contract = detector.bundle.manifest.input
+    depth, channels = contract.bit_depth, contract.channels
     unaltered, rows, defects = [], [], []
     for path in good:
-        image = load_image(path, depth)
+        image = load_image(path, depth, channels)
         unaltered.append(_values(detector, image))
         rows.append([_values(detector, seen(image, look, random)) for look in wanted])
         on_images(1)
     for path in bad:
-        image = seen(load_image(path, depth), PLAIN, random)
+        image = seen(load_image(path, depth, channels), PLAIN, random)
         defects.append(_values(detector, image))
         on_images(1)
     table = np.array(rows).swapaxes(0, 1)
@@ -119,5 +122,11 @@ def measure_pools(
 
 
 def _values(detector: Detector, image: NDArray[np.uint8]) -> list[float]:
-    values = {"score": detector(image).score} | image_statistics(image)
+    result = detector(image)
+    if result.verdict == "unaligned":
+        raise DataError(
+            "got an image that cannot be aligned, which a station does not test, expected aligned "
+            "ones; leave it out."
+        )
+    values = {"score": result.score} | image_statistics(image)
     return [values[name] for name in TESTS]

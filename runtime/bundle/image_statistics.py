@@ -26,7 +26,7 @@ def image_statistics(image: NDArray[np.uint8]) -> dict[str, float]:
     rows = image[:: max(1, -(-len(image) // ROWS))]
     green = rows[..., rows.shape[2] // 2].astype(np.int16)
     brightness = float(green.mean())
-    clipped = (rows[..., 0] >= CLIPPED) | (green >= CLIPPED) | (rows[..., 2] >= CLIPPED)
+    clipped = (rows[..., 0] >= CLIPPED) | (green >= CLIPPED) | (rows[..., -1] >= CLIPPED)
     difference = float(np.abs(np.diff(green, axis=1)).mean()) if green.shape[1] > 1 else 0.0
     return {
         "brightness": brightness,

@@ -25,6 +25,7 @@ from stpm.runtime.live.sources import SourceOptions, check_installed, open_sourc
 from stpm.runtime.live.station import Camera, Station, WhenBehind
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.console import Version, command, note, say
+from stpm.runtime.store import shown
 
 if TYPE_CHECKING:
     from stpm.runtime.live.keep import KeptFrames
@@ -200,7 +201,8 @@ def live(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: station.stop())
     for camera in cameras:
-        note(f"{camera.name}: {camera.detector.bundle.path}, engine {camera.detector.engine_name}")
+        path = shown(camera.detector.bundle.path)
+        note(f"{camera.name}: {path}, engine {camera.detector.engine_name}")
     if page is None:
         station.run()
     else:

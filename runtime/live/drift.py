@@ -172,7 +172,7 @@ class Drift:
         self.states: dict[str, DriftState] = {}
 
     def update(self, score: float, image: NDArray[np.uint8]) -> dict[str, float | list[str]]:
-        """Take an image uint8 (H,W,3) and its score.
+        """Take an image uint8 (H,W,1) or (H,W,3) and its score.
 
         Returns:
             The decimal logarithm of the evidence by test, and `alarms`, the names of the tests

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.store import is_remote
 
 _TEXTS = (
     "name",
@@ -119,7 +120,9 @@ def _camera(path: Path, values: Mapping[str, Any]) -> CameraPlan:
     folder = path.absolute().parent
 
     def file(key: str) -> Path | None:
-        return folder / values[key] if key in values else None
+        if key not in values:
+            return None
+        return Path(values[key]) if is_remote(values[key]) else folder / values[key]
 
     source = values["source"]
     if ":" not in source:

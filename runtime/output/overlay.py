@@ -20,8 +20,9 @@ _MARGIN = 12
 _BACKGROUND, _INK = (242, 242, 242), (32, 32, 32)
 _HEADERS = {
     "ok": ("OK", (0, 120, 60)),
-    "warn": ("TO BE LOOKED AT", (150, 95, 0)),
+    "warn": ("WARN", (150, 95, 0)),
     "anomalous": ("ANOMALOUS", (190, 20, 30)),
+    "unaligned": ("UNALIGNED", (190, 20, 30)),
 }
 
 
@@ -124,7 +125,7 @@ def side_by_side(
     verdict, colour = _HEADERS[result.verdict]
     header = f"{verdict}    score {result.score:.4g}    threshold {result.threshold:.4g}"
     if result.verdict == "unaligned":
-        header = "UNALIGNED    no score"
+        header = f"{verdict}    no score"
     return _lay_out(f"{title}    {header}" if title else header, colour, panels)
 
 

@@ -11,7 +11,7 @@ import tritonclient.http
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from stpm.runtime.errors import BackendError
+from stpm.runtime.errors import BackendError, one_line
 from stpm.runtime.serve.answers import ANOMALY_MAP, IMAGES, PER_IMAGE
 
 OUTPUTS = (ANOMALY_MAP, *PER_IMAGE)
@@ -74,10 +74,10 @@ class TritonClient:
             )
             arrays = {name: answer.as_numpy(name) for name in outputs}
         except InferenceServerException as error:
-            raise BackendError(f"{self._url}: refused the request ({_one_line(error)}).") from error
+            raise BackendError(f"{self._url}: refused the request ({one_line(error)}).") from error
         except Exception as error:
             # gevent, its HTTP client and sockets raise errors without a common base.
-            raise BackendError(f"{self._url}: cannot be reached ({_one_line(error)}).") from error
+            raise BackendError(f"{self._url}: cannot be reached ({one_line(error)}).") from error
         missing = [name for name, array in arrays.items() if array is None]
         if missing:
             raise BackendError(
@@ -88,7 +88,3 @@ class TritonClient:
     def close(self) -> None:
         """End the connection."""
         self._client.close()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -93,21 +93,24 @@ def verify(
 def _expected(bundle: Bundle, golden: Golden, engine: str | None) -> Iterator[Outputs]:
     """Return what the golden images' maps are with the engines' weights of regions of interest.
 
-    Golden maps are of images as they lie, so that those of aligned ones are computed here.
+    Golden maps are of images as they lie, so that those of aligned ones are computed here, which
+    needs an engine and OpenCV.
     """
+    maps, views = golden.anomaly_maps, None
     if bundle.manifest.scoring.align is not None:
-        yield Detector(bundle, engine).outputs(list(golden.images))
-        return
+        detector = Detector(bundle, engine)
+        inputs, views = detector.align(detector.prepare(list(golden.images)))
+        maps, _ = detector.infer(inputs)
     for name, record in bundle.manifest.engines.items():
         if engine not in (None, name):
             continue
         map_score = map_score_of(bundle, record.calibration.roi_weights)
         if map_score is None:
-            yield golden.anomaly_maps, golden.pred_scores
+            yield maps, golden.pred_scores
             continue
         sizes = [bundle.manifest.input.size] * len(golden.images)
-        maps, roi_scores = map_score(golden.anomaly_maps, sizes)
-        yield maps, roi_scores.max(axis=1)
+        weighted, roi_scores = map_score(maps, sizes, views)
+        yield weighted, roi_scores.max(axis=1)
 
 
 def _thresholds(

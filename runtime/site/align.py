@@ -108,7 +108,7 @@ def align_to(
     check_opencv(f"--align {path}")
     from stpm.runtime.aligner import Aligner, is_flat
 
-    image = load_image(path, contract.bit_depth)
+    image = load_image(path, contract.bit_depth, contract.channels)
     alignment = limit.of((image.shape[0], image.shape[1]))
     _check_size(path, alignment.size, contract.size if contract.resize == "graph" else None)
     # The reference is only known once it has been brought to the size that the limits say.
@@ -139,7 +139,7 @@ def _aligned(
     """Align images to the one at a path; returns those that were found, by correlation."""
     found = []
     for other in images:
-        pixels = load_image(other, contract.bit_depth)
+        pixels = load_image(other, contract.bit_depth, contract.channels)
         _check_size(path, aligner.alignment.size, (pixels.shape[0], pixels.shape[1]))
         seen = aligner.picture(fit_input(pixels, contract))
         place = aligner.place(seen)

@@ -235,9 +235,10 @@ def _rule(bundle: Bundle, before: Rule, good: list[Path], asked: _Asked) -> Rule
     if asked.no_align:
         scoring, reference = replace(scoring, align=None), None
     if asked.align is not None:
+        _check_regions(bundle, before, asked)
         check_whole_images(bundle.path, manifest.tiles is not None)
         limit = Limit.parse(asked.align_limit)
-        alignment, reference = align_to(asked.align, limit, good, manifest.input)
+        alignment, reference = align_to(local(asked.align), limit, good, manifest.input)
         scoring = replace(scoring, align=alignment)
     if asked.rois or asked.ignored:
         drawn_on = sizes[0] if scoring.align is None else scoring.align.size
@@ -248,7 +249,19 @@ def _rule(bundle: Bundle, before: Rule, good: list[Path], asked: _Asked) -> Rule
         scoring = replace(scoring, rois=())
     if asked.min_area is not None:
         scoring = replace(scoring, min_area=asked.min_area)
-    return make_rule(scoring, labels, sizes, reference)
+    rule = make_rule(scoring, labels, sizes, reference)
+    unchanged = scoring == before.scoring and reference is before.reference
+    return before if unchanged and np.array_equal(labels, before.labels) else rule
+
+
+def _check_regions(bundle: Bundle, before: Rule, asked: _Asked) -> None:
+    """Refuse another reference for regions that were drawn on the former one."""
+    drawn_anew = asked.rois or asked.ignored or asked.whole_image
+    if before.reference is not None and before.scoring.rois and not drawn_anew:
+        raise DataError(
+            f"{bundle.path}: its regions of interest were drawn on another reference, expected "
+            f"ones drawn on {asked.align}; give --roi again, or --whole-image."
+        )
 
 
 def _images(arguments: list[str]) -> list[Path]:

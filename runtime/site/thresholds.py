@@ -32,7 +32,7 @@ from stpm.runtime.bundle.maps import MapStore
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.output.map_score import View
+from stpm.runtime.output.map_score import UNALIGNED_SCORE, View
 from stpm.runtime.site.rule import Rule, Scored, roi_weights, scoring_files
 
 USUAL_RATES = (0.001, 0.01, 0.05)
@@ -187,7 +187,9 @@ def against_defects(
     rates = {rate for rate in USUAL_RATES if rate >= supported}
     thresholds = {image_threshold(good, rate) for rate in rates} | {calibration.image_threshold}
     # An image is anomalous above the threshold, so that the lowest defect lies above this one.
-    thresholds.add(float(np.nextafter(bad.min(), np.float32(-np.inf), dtype=np.float32)))
+    scored = bad[bad < UNALIGNED_SCORE]
+    if len(scored):
+        thresholds.add(float(np.nextafter(scored.min(), np.float32(-np.inf), dtype=np.float32)))
     return [
         Finds(
             rate_of_threshold(good.tolist(), threshold),

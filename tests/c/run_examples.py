@@ -60,7 +60,7 @@ def check_record(bundle: Path, record: Path, pixels: NDArray[np.uint8], count: i
         assert line.entry["sha256"] == pixels_hash(pixels)
         assert line.entry["bundle"] == Bundle(bundle).manifest_sha256
         assert line.entry["drift"].keys() == {"score", *STATISTICS, "alarms"}
-    assert f" 1 as recorded, 0 otherwise, images not kept {count - 1}," in replay(bundle, record)
+    assert f" 1 as recorded, 0 different, {count - 1} images not kept," in replay(bundle, record)
     print(f"record: {count} lines, {replay(bundle, record).partition(': ')[2]}")
 
 

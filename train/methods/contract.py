@@ -54,7 +54,7 @@ class Config(Protocol):
 
 
 class Normalise(nn.Module):
-    """Brings grey levels (N,H,W,3) to the range that a backbone expects, float32 (N,3,H,W)."""
+    """Brings grey levels (N,H,W,C) to the range that a backbone expects, float32 (N,C,H,W)."""
 
     mean: Tensor
     std: Tensor
@@ -80,7 +80,7 @@ class Network(nn.Module, ABC):
 
     Attributes:
         networks: names of the modules that may run in reduced precision; see `features`.
-        normalise: makes such images of grey levels (N,H,W,3), in FP32.
+        normalise: makes such images of grey levels (N,H,W,C), in FP32.
         channels: of the images: 3, or 1 after `stpm.export.grey.grey_network`.
     """
 
@@ -111,7 +111,7 @@ class Network(nn.Module, ABC):
         """
 
     def features(self, x: Tensor) -> list[Sequence[Tensor]]:
-        """Run the networks on normalised images float (N,3,H,W).
+        """Run the networks on normalised images float (N,C,H,W).
 
         Returns:
             What each of them gives, float (N,C,h,w) a level.
@@ -122,7 +122,7 @@ class Network(nn.Module, ABC):
         """Score images; the FP32 reference that every engine is measured against.
 
         Args:
-            images: uint8 (N,H,W,3), RGB, of the config's input size.
+            images: uint8 (N,H,W,C), RGB, of the config's input size.
 
         Returns:
             anomaly_map float32 (N,H,W) and pred_score float32 (N,).
@@ -257,7 +257,7 @@ class Method(Protocol):
         held_out_images: NDArray[np.uint8],
         options: FitOptions,
     ) -> Trainer:
-        """Begin a run on images uint8 (N,H,W,3) of the input size."""
+        """Begin a run on images uint8 (N,H,W,C) of the input size."""
         ...
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from stpm.benchmarks.records.result_file import check_out, write_result
+from stpm.benchmarks.records.result_file import check_out
 from stpm.runtime.errors import StpmError
-from stpm.runtime.output.console import known_errors, note, parse_size
+from stpm.runtime.output.console import known_errors, parse_size
+from stpm.runtime.store import local
 
 
 @known_errors
@@ -34,7 +35,7 @@ def live(
 
     Meanwhile its broker is stopped and started, a camera unplugged, and the pictures' disk filled.
     """
-    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables import show
     from stpm.benchmarks.report.tables_live import live_tables
     from stpm.runtime.live.durations import parse_seconds
     from stpm.train.datasets import list_images
@@ -46,13 +47,11 @@ def live(
         raise StpmError(
             f"live needs {error.name}, which is not installed; pip install 'stpm[live]'."
         ) from error
-    files = list_images(images) if images else []
+    files = list_images(local(images)) if images else []
+    bundle = local(bundle)
     cycle_ms = 1e3 * parse_seconds(cycle_time)
     load = Load(
         bundle, files, parse_size(size), cameras, rate, 60 * minutes, cycle_ms, engine, threads
     )
     record = live_result(load)
-    if out is not None:
-        write_result(out, record)
-        note(f"{out}: written")
-    print_tables(live_tables(record))
+    show(live_tables(record), record, out)

@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from stpm.benchmarks.measure.latency import camera_frames
 from stpm.benchmarks.measure.live.course import Course
 from stpm.benchmarks.measure.live.figures import (
@@ -36,7 +34,7 @@ from stpm.benchmarks.records.live import LiveRecord
 from stpm.benchmarks.records.result_file import checked
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.errors import DataError
-from stpm.runtime.images.preprocess import load_image
+from stpm.runtime.images.preprocess import load_image, picture_of
 from stpm.runtime.live.read_record import read_record
 from stpm.runtime.live.sources import SourceOptions, open_source
 from stpm.runtime.live.verdict import pixels_hash
@@ -85,7 +83,7 @@ def write_frames(load: Load, folder: Path) -> None:
     spread = load.images[:: max(1, len(load.images) // DISTINCT)][:DISTINCT]
     frames = camera_frames(Bundle(load.bundle), spread, load.image_size)
     for number, frame in enumerate(frames[:DISTINCT]):
-        Image.fromarray(frame).save(folder / f"{number:02}.jpg", quality=JPEG_QUALITY)
+        picture_of(frame).save(folder / f"{number:02}.jpg", quality=JPEG_QUALITY)
 
 
 def learn_hashes(images: Path, folder: Path) -> dict[str, int]:

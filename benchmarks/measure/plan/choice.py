@@ -95,7 +95,7 @@ def advice(
     nearest: Arrangement,
     *,
     flags: Sequence[str],
-    other_cores: float | None,
+    other_cores: float,
     longer: tuple[float, bool],
     smaller: tuple[int, int] | None,
 ) -> list[str]:
@@ -113,7 +113,7 @@ def advice(
     """
     cycle_ms, is_held = longer
     found = [f"a cycle of {cycle_ms:g} ms" if is_held else f"a cycle longer than {cycle_ms:g} ms"]
-    if other_cores is not None and other_cores > BUSY:
+    if other_cores > BUSY:
         found.append(
             f"the machine alone: other programs used {other_cores:.1f} of {demand.cores} processors"
         )

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from stpm.benchmarks.records.result_file import check_out, write_result
+from stpm.benchmarks.records.result_file import check_out
 from stpm.runtime.errors import StpmError
-from stpm.runtime.output.console import known_errors, note, parse_size
+from stpm.runtime.output.console import known_errors, parse_size
+from stpm.runtime.store import local
 
 
 @known_errors
@@ -46,7 +47,7 @@ def plan(
     from stpm.benchmarks.measure.plan.choice import Demand
     from stpm.benchmarks.measure.plan.run import plan_result
     from stpm.benchmarks.records.environment import usable_cores
-    from stpm.benchmarks.report.tables import print_tables
+    from stpm.benchmarks.report.tables import show
     from stpm.benchmarks.report.tables_plan import plan_tables
     from stpm.runtime.live.durations import parse_seconds
     from stpm.train.datasets import list_images
@@ -56,12 +57,10 @@ def plan(
     if cycle_ms <= 0:
         raise typer.BadParameter(f"got --cycle-time {cycle_time}, expected more than 0.")
     demand = Demand(cameras, cycle_ms, parse_size(size), usable_cores() or 1)
-    files = list_images(images) if images else []
+    files = list_images(local(images)) if images else []
+    bundles = [local(bundle) for bundle in bundles]
     record = plan_result(bundles, files, demand, engines=engine, threads=threads, cycles=cycles)
-    if out is not None:
-        write_result(out, record)
-        note(f"{out}: written")
-    print_tables(plan_tables(record))
+    show(plan_tables(record), record, out)
     if record["chosen"] is None:
         raise StpmError(
             f"no arrangement holds {cycle_ms:g} ms; nearest comes {record['nearest']}. "

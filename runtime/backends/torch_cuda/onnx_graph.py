@@ -13,7 +13,10 @@ from stpm.runtime.backends.torch_cuda.operators import FROM_CONSTANTS, torch_cal
 from stpm.runtime.errors import BackendError
 
 SCOPES = ("teacher", "student")
-"""Parts of a graph that need nothing of each other; a node's name begins with its part."""
+"""Parts of a graph that run side by side; a node's name begins with its part.
+
+A student of `stpm-train --share-to` waits for the teacher's first layers.
+"""
 
 
 def fx_from_onnx(content: bytes) -> tuple[fx.GraphModule, tuple[int, ...], tuple[int, ...]]:

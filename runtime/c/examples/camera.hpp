@@ -33,21 +33,27 @@ class Camera {
     void tell(const std::string &image, Record::Clock::time_point taken, const stpm_image &pixels,
               const stpm::Result &result) {
         const auto scored = Record::Clock::now();
-        const stpm_drift_state state = drift_.update(pixels, result.score);
+        const bool has_score = result.verdict != STPM_VERDICT_UNALIGNED;
         Fields rois;
         for (const stpm_roi &roi : result.rois) rois.text(roi.name, kVerdicts[roi.verdict]);
         Fields entry = begin(image);
-        entry.text("verdict", kVerdicts[result.verdict])
-            .number("score", static_cast<double>(result.score))
-            .number("threshold", result.threshold)
+        entry.text("verdict", kVerdicts[result.verdict]);
+        if (has_score) entry.number("score", static_cast<double>(result.score));
+        entry.number("threshold", result.threshold)
             .text("sha256", detector_.hash(pixels))
             .count("regions", result.regions.size())
             .object("latency_ms", Fields().number("score", milliseconds(scored - taken)));
         if (!result.rois.empty()) entry.object("rois", rois);
-        record_.append(taken, entry.object("drift", drift_of(state)));
-        std::printf("%-9s  %.6g  %.6g  %s %s\n", kPrinted[result.verdict],
-                    static_cast<double>(result.score), result.threshold, name_.c_str(),
-                    image.c_str());
+        stpm_drift_state state = {};
+        if (has_score) {
+            state = drift_.update(pixels, result.score);
+            entry.object("drift", drift_of(state));
+        }
+        record_.append(taken, entry);
+        char score[32] = "-";
+        if (has_score) std::snprintf(score, sizeof score, "%.6g", static_cast<double>(result.score));
+        std::printf("%-9s  %s  %.6g  %s %s\n", kPrinted[result.verdict], score, result.threshold,
+                    name_.c_str(), image.c_str());
         for (const stpm_region &region : result.regions) {
             std::printf("           top %d left %d bottom %d right %d\n", region.top, region.left,
                         region.bottom, region.right);
@@ -65,8 +71,8 @@ class Camera {
     }
 
   private:
-    static constexpr const char *kVerdicts[] = {"ok", "warn", "anomalous"};
-    static constexpr const char *kPrinted[] = {"ok", "WARN", "ANOMALOUS"};
+    static constexpr const char *kVerdicts[] = {"ok", "warn", "anomalous", "unaligned"};
+    static constexpr const char *kPrinted[] = {"ok", "WARN", "ANOMALOUS", "UNALIGNED"};
     static constexpr const char *kTests[] = {"score", "brightness", "sharpness", "saturation"};
 
     Fields begin(const std::string &image) const {

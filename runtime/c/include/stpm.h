@@ -206,7 +206,8 @@ STPM_API stpm_status stpm_judge(stpm_detector *detector, float score, int32_t *v
  */
 STPM_API stpm_status stpm_drift_open(stpm_detector *detector, double level, stpm_drift **drift);
 
-/* Take the next image and its score. After an error, ask stpm_last_error of the detector. */
+/* Take the next image and its score; leave out images with the verdict STPM_VERDICT_UNALIGNED. After
+ * an error, ask stpm_last_error of the detector. */
 STPM_API stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *image, float score,
                                        stpm_drift_state *state);
 
@@ -214,7 +215,6 @@ STPM_API stpm_status stpm_drift_update(stpm_drift *drift, const stpm_image *imag
 STPM_API stpm_status stpm_drift_close(stpm_drift *drift);
 
 #define STPM_SHA256_SIZE 65 /* 64 hex digits and a 0 */
-
 /* Hash an image as a record of stpm-live does: SHA-256 of "HEIGHTxWIDTH:" and of its RGB bytes,
  * converted to 8 bits. sha256: STPM_SHA256_SIZE characters. */
 STPM_API stpm_status stpm_hash_image(stpm_detector *detector, const stpm_image *image, char *sha256);

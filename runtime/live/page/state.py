@@ -89,10 +89,7 @@ class PageState:
                 "scores": scores.get(camera.name, []),
                 "last": [
                     {"number": number, "has_picture": picture is not None}
-                    | {
-                        key: entry.get(key)
-                        for key in ("time", "image", "verdict", "score", "error")
-                    }
+                    | {key: entry.get(key) for key in _SHOWN}
                     for number, entry, picture in reversed(last.get(camera.name, []))
                 ],
             }

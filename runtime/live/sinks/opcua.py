@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,8 +48,9 @@ class OpcUaSink:
             self._counts[camera] = dict.fromkeys(_COUNTED, 0)
         variables, counts = self._cameras[camera], self._counts[camera]
         for name, (_, kind) in _LAST.items():
-            if entry.get(name) is not None:
-                variables[name].write_value(entry[name], kind)
+            # Without a score, not that of the part before.
+            missing = math.nan if kind is VariantType.Double else ""
+            variables[name].write_value(entry.get(name, missing), kind)
         counts[entry["verdict"]] += 1
         name = f"count_{entry['verdict']}"
         variables[name].write_value(counts[entry["verdict"]], VariantType.UInt64)

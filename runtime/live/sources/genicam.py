@@ -89,7 +89,7 @@ class GenicamSource:
             self._close()
 
     def kept_as(self, frame: Frame) -> str:
-        """Return its name: nothing is kept of it."""
+        """Return its name; --keep stores its pixels under another."""
         return frame.name
 
     def done(self, frame: Frame) -> None:

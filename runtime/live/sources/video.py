@@ -65,7 +65,7 @@ class VideoSource:
             self._capture.release()
 
     def kept_as(self, frame: Frame) -> str:
-        """Return its name: nothing is kept of it."""
+        """Return its name; --keep stores its pixels under another."""
         return frame.name
 
     def done(self, frame: Frame) -> None:

@@ -94,7 +94,7 @@ def test_a_video_is_replayed_where_it_was_copied_to(
 
     elsewhere = station.rename(tmp_path / "desk")
     result = CliRunner().invoke(run_main, [str(bundle_path), "--replay", str(elsewhere / "record")])
-    assert "4 as recorded, 0 otherwise, images not kept 0" in result.stderr
+    assert "4 as recorded, 0 different, 0 images not kept" in result.stderr
     assert result.exit_code == 0
     first, second = (elsewhere / "record" / entry["kept"] for entry in entries[:2])
     shutil.copy(second, first)

@@ -64,7 +64,7 @@ def test_a_cycle_that_none_holds_is_refused_with_what_would(
 
 def test_what_cannot_be_planned_is_said(bundle_path: Path, tmp_path: Path) -> None:
     code, _, stderr = plan(bundle_path, "--cycle-time", "soon")
-    assert (code, "expected such as 250ms" in stderr) == (1, True)
+    assert (code, "expected for example 250ms" in stderr) == (1, True)
     code, _, stderr = plan(tmp_path / "none.stpm", "--cycle-time", "1s")
     assert (code, "none.stpm" in stderr) == (1, True)
     assert plan(bundle_path, "--cycle-time", "0")[0] == 2
