@@ -49,7 +49,7 @@ def image(name: str, old: str, new: str, kind: str | None = None, **scores: floa
 def random_images(count: int = 300) -> list[Any]:
     draw = np.random.default_rng(1)
     kinds = draw.choice(["good", "hole"], count)
-    pairs = draw.choice(VERDICTS, (count, 2), p=[0.55, 0.1, 0.3, 0.05])
+    pairs = draw.choice(VERDICTS, (count, 2), p=[0.5, 0.15, 0.2, 0.15])
     return [image(str(i), *pairs[i].tolist(), str(kinds[i])) for i in range(count)]
 
 
