@@ -16,6 +16,7 @@ from stpm.benchmarks.records.result_file import check_out
 from stpm.benchmarks.report.tables import show
 from stpm.benchmarks.studies.ablation_command import ablation
 from stpm.benchmarks.studies.alignment_command import align
+from stpm.benchmarks.studies.disturbed_command import disturb
 from stpm.benchmarks.studies.drift_command import drift
 from stpm.runtime.errors import StpmError
 from stpm.runtime.output.console import Version, known_errors, note, parse_size
@@ -45,6 +46,7 @@ main.command()(drift)
 main.command()(shadow)
 main.command()(tiles)
 main.command()(align)
+main.command()(disturb)
 
 
 @main.command()

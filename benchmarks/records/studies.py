@@ -128,8 +128,8 @@ class Limits(TypedDict):
     correlation: float
 
 
-class Disturbance(TypedDict):
-    """See `stpm.benchmarks.studies.alignment.Disturbance`."""
+class Movement(TypedDict):
+    """See `stpm.benchmarks.studies.movement.Movement`."""
 
     shift: float
     degrees: float
@@ -150,7 +150,7 @@ class AlignmentRecord(Header):
     defect_count: int
     rois: list[str]
     limits: Limits
-    disturbance: Disturbance
+    disturbance: Movement
     cases: list[AlignedCase]
     apart_px: dict[str, float | None]
     ms: dict[str, float]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +15,7 @@ from PIL import Image
 from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import checked
 from stpm.benchmarks.records.studies import AlignedCase, AlignmentRecord
+from stpm.benchmarks.studies.movement import Movement, moved_by
 from stpm.runtime.aligner import Aligner
 from stpm.runtime.backends import Outputs
 from stpm.runtime.detector import Detector
@@ -27,28 +26,6 @@ from stpm.train.datasets import Sample, read_image, read_mask
 from stpm.train.metrics import evaluate_maps
 
 AS_THEY_LIE, MOVED = "as they lie", "shifted and turned"
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """How far images are shifted along each axis, as a share of the longer side, and turned."""
-
-    shift: float
-    degrees: float
-    seed: int
-
-    def matrices(self, sizes: Sequence[tuple[int, int]]) -> list[NDArray[np.float64]]:
-        """Draw a movement for each image, float64 (2,3): uniform within the limits."""
-        draw = np.random.default_rng(self.seed)
-        matrices = []
-        for height, width in sizes:
-            turn = math.radians(draw.uniform(-self.degrees, self.degrees))
-            shift = draw.uniform(-self.shift, self.shift, 2) * max(height, width)
-            cos, sin = math.cos(turn), math.sin(turn)
-            rotation = np.array([[cos, -sin], [sin, cos]])
-            centre = np.array([(width - 1) / 2, (height - 1) / 2])
-            matrices.append(np.column_stack([rotation, centre + shift - rotation @ centre]))
-        return matrices
 
 
 @dataclass(frozen=True)
@@ -109,7 +86,7 @@ def alignment_result(
     bundle: Path,
     samples: Sequence[Sample],
     category: str,
-    disturbance: Disturbance,
+    movement: Movement,
     engine: str | None = None,
 ) -> AlignmentRecord:
     """Measure a bundle that aligns parts on labelled images; see docs/site.md.
@@ -129,8 +106,8 @@ def alignment_result(
     depth = detector.bundle.manifest.input.bit_depth
     images = [read_image(sample.path, depth) for sample in samples]
     sizes = [(image.shape[0], image.shape[1]) for image in images]
-    matrices = disturbance.matrices(sizes)
-    moved = [_moved(*pair) for pair in zip(images, matrices, strict=True)]
+    matrices = movement.matrices(sizes)
+    moved = [moved_by(*pair) for pair in zip(images, matrices, strict=True)]
     ways(images[0], aligns=True)  # warms up
     with progress("scoring", 2 * len(images)) as on_images:
         cases = _cases(ways, {False: images, True: moved}, on_images)
@@ -144,7 +121,7 @@ def alignment_result(
         "defect_count": int(anomalous.sum()),
         "rois": list(detector.bundle.manifest.scoring.rois),
         "limits": asdict(detector.aligner.alignment) | {"size": list(sizes[0])},
-        "disturbance": asdict(disturbance),
+        "disturbance": asdict(movement),
         "cases": [
             _figures(case, anomalous, _masks(samples, sizes, matrices, case), threshold)
             for case in cases
@@ -198,7 +175,7 @@ def _masks(
     if not case.is_moved:
         return masks
     pairs = zip(masks, matrices, strict=True)
-    return [_moved(mask.astype(np.uint8), matrix) > 0 for mask, matrix in pairs]
+    return [moved_by(mask.astype(np.uint8), matrix) > 0 for mask, matrix in pairs]
 
 
 def _figures(
@@ -227,10 +204,3 @@ def _figures(
         "good_unaligned": int((~found[~anomalous]).sum()),
         "defects_unaligned": int((~found[anomalous]).sum()),
     }
-
-
-def _moved(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.uint8]:
-    flags = cv2.INTER_LINEAR if image.ndim == 3 else cv2.INTER_NEAREST
-    size = image.shape[1], image.shape[0]
-    moved = cv2.warpAffine(image, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.uint8)

@@ -38,10 +38,11 @@ def align(
 
     check_out(out)
     check_opencv("stpm-bench align moves images")
-    from stpm.benchmarks.studies.alignment import Disturbance, alignment_result
+    from stpm.benchmarks.studies.alignment import alignment_result
+    from stpm.benchmarks.studies.movement import Movement
 
     bundle, data = local(bundle), local(data)
     name = category or find_category(bundle, data)
     samples = open_category(data, name).test_samples()[::every]
-    content = alignment_result(bundle, samples, name, Disturbance(shift, degrees, seed), engine)
+    content = alignment_result(bundle, samples, name, Movement(shift, degrees, seed), engine)
     show(alignment_tables(content), content, out)
