@@ -17,7 +17,7 @@ from stpm.runtime.capabilities import processor_precisions
 from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import Version, command, note, parse_size, refuse_ignored, say
 from stpm.runtime.site.align import LIMIT
-from stpm.runtime.store import local
+from stpm.runtime.store import local, on_disk
 
 if TYPE_CHECKING:
     from stpm.train.checkpoint import Checkpoint
@@ -234,6 +234,7 @@ def export(
     if chosen is not Precision.AUTO:
         _note_imitation(chosen, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
+    on_disk(bundle)
     _check_out(bundle, overwrite)
 
     from stpm.export.auto import export_fastest

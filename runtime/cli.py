@@ -20,7 +20,7 @@ from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.output.overlay import save_pictures
 from stpm.runtime.output.picture_names import picture_stems
 from stpm.runtime.output.result import Result, Verdict
-from stpm.runtime.store import local, local_arguments, shown
+from stpm.runtime.store import local, local_arguments, on_disk, shown
 
 EXIT_ANOMALY = 3
 C_SOURCES = Path(__file__).parent / "c"
@@ -110,6 +110,7 @@ def run(
         _replay(detector, replay_of)
         return
     assert images
+    on_disk(save)
     found = find_images(local_arguments(images), save)
     stems = picture_stems(found.images) if save is not None else {}
     for path, stem in stems.items():

@@ -65,6 +65,15 @@ def local(path: str | Path) -> Path:
     return target
 
 
+def on_disk(path: Path | None) -> None:
+    """Refuse an address in a store where a command writes; DataError."""
+    if path is not None and is_remote(path):
+        raise DataError(
+            f"{path}: is in a store, expected a path on this disk to write to; copy the result "
+            "there afterwards."
+        )
+
+
 def local_arguments(arguments: Iterable[str]) -> list[str]:
     """Return a command's arguments with the copies of those that name a store."""
     return [str(local(word)) if is_remote(word) else word for word in arguments]

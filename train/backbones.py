@@ -194,7 +194,7 @@ def pyramid(backbone: str, outputs: Sequence[str], after: str = "") -> FeaturePy
     Raises:
         CheckpointError: see `check_levels`.
     """
-    check_levels(backbone, [name for name in outputs if name in LEVELS])
+    check_levels(backbone, [name for name in outputs if name != OUTPUTS[0]])
     names = dict(zip(OUTPUTS, BACKBONES[backbone].taps, strict=False))
     taps = [names[name] for name in outputs]
     return FeaturePyramid(BACKBONES[backbone].trunk(), taps, names.get(after, ""))

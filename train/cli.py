@@ -23,7 +23,7 @@ from stpm.runtime.output.console import (
     refuse_ignored,
     say,
 )
-from stpm.runtime.store import local
+from stpm.runtime.store import local, on_disk
 
 if TYPE_CHECKING:
     from stpm.train.methods import Config, TeacherSource
@@ -298,6 +298,7 @@ def _good_images(
 
 
 def _check_out(checkpoint: Path, resume: bool, overwrite: bool) -> None:
+    on_disk(checkpoint)
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other.")
     if resume and not checkpoint.is_file():

@@ -49,3 +49,5 @@ def shadow(
         local(old), local(new), local(archive), category=category, engine=engine, gallery=gallery
     )
     show(shadow_tables(content), content, out)
+    if content["unscored"]:
+        raise typer.Exit(1)

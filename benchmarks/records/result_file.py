@@ -31,6 +31,7 @@ from stpm.benchmarks.records.studies import (
 from stpm.benchmarks.records.tiles import TilesRecord
 from stpm.runtime.errors import DataError
 from stpm.runtime.partial import partial_path
+from stpm.runtime.store import on_disk
 
 Record = (
     AccuracyRecord
@@ -83,8 +84,9 @@ def check_out(path: Path | None) -> None:
     """Refuse a file that could not be written, before any work.
 
     Raises:
-        DataError: its folder is missing.
+        DataError: its folder is missing, or in a store.
     """
+    on_disk(path)
     if path is not None and not path.absolute().parent.is_dir():
         raise DataError(f"{path.parent}: there is no such folder; create it first.")
 

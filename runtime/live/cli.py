@@ -25,7 +25,7 @@ from stpm.runtime.live.sources import SourceOptions, check_installed, open_sourc
 from stpm.runtime.live.station import Camera, Station, WhenBehind
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.console import Version, command, note, say
-from stpm.runtime.store import shown
+from stpm.runtime.store import on_disk, shown
 
 if TYPE_CHECKING:
     from stpm.runtime.live.keep import KeptFrames
@@ -180,6 +180,8 @@ def live(
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected different names.")
     limit = parse_seconds(cycle_time) if cycle_time else None
+    on_disk(record)
+    on_disk(keep)
     kept = Record(record)
     if kept.torn:
         note(

@@ -11,7 +11,7 @@ from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.output.console import Version, known_errors, note, say
 from stpm.runtime.serve.kserve import inference_service
 from stpm.runtime.serve.options import TritonBackend, TritonOptions, check_extra, model_name
-from stpm.runtime.store import local
+from stpm.runtime.store import local, on_disk
 
 main = typer.Typer(pretty_exceptions_enable=False)
 ServedBundle = Annotated[
@@ -73,6 +73,7 @@ def triton(
 
     options = TritonOptions(backend, engine, instances, max_queue, queue_delay_us, timeout_ms)
     opened = Bundle(local(bundle))
+    on_disk(repository)
     folder = write_model(opened, repository, options, name)
     contract = opened.manifest.input
     if backend is not TritonBackend.PYTHON and contract.batch[0] == contract.batch[1]:
@@ -102,6 +103,7 @@ def openvino(
     check_extra("onnx")
     from stpm.runtime.serve.openvino_repository import write_model
 
+    on_disk(repository)
     say(write_model(Bundle(local(bundle)), repository, name))
 
 

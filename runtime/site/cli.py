@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import typer
 
 from stpm.runtime.backends import installed_engines
 from stpm.runtime.bundle.archive import Bundle
-from stpm.runtime.bundle.calibration import Calibration
+from stpm.runtime.bundle.calibration import Calibration, smallest_false_alarm_rate
 from stpm.runtime.bundle.scoring import MAX_AREA
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
@@ -134,7 +135,7 @@ def calibrate(
         raise typer.BadParameter("give either good images or --threshold.")
     others = (false_alarm_rate, warn_rate, min_area)
     regions = (bad, roi, ignore, whole_image, align, no_align)
-    if threshold is not None and (any(regions) or any(others)):
+    if threshold is not None and (any(regions) or any(value is not None for value in others)):
         raise typer.BadParameter(
             "--threshold cannot be combined with other limits, regions or --bad; calibrate "
             "on good images instead."
@@ -168,14 +169,26 @@ def calibrate(
         name, old = detector.engine_name, detector.calibration
         if threshold is not None:
             found[name] = by_hand(old, threshold)
+            if old.warn_threshold is not None and found[name].warn_threshold is None:
+                note(f"{name}: the warning limit {old.warn_threshold:.4g} is above it, and removed")
             continue
         scored = rule.found(_scored(detector, rule, "good images", good_paths))
         left_out = len(good_paths) - len(scored.image_sizes)
         if left_out:
-            note(f"{name}: {left_out} of {len(good_paths)} good images cannot be aligned")
+            note(
+                f"{name}: {left_out} of {len(good_paths)} good images cannot be aligned; the line "
+                "would reject as many, beside the false alarms below: widen --align-limit, or "
+                "align by shifts alone (10%,0)"
+            )
         found[name] = from_good_images(
             scored, rule, false_alarm_rate, warn_rate, old.false_alarm_rate
         )
+        possible = smallest_false_alarm_rate(len(scored.image_sizes))
+        if false_alarm_rate is None and possible < found[name].false_alarm_rate:
+            note(
+                f"{name}: these {len(scored.image_sizes)} images would allow "
+                f"{possible:.2%} false alarms: --false-alarm-rate {ceil(1e4 * possible) / 1e4:g}"
+            )
         if bad_paths:
             weights = found[name].roi_weights
             defects[name] = against_defects(

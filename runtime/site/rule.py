@@ -144,8 +144,8 @@ def make_rule(
         image_sizes: (height, width) of the good images.
 
     Raises:
-        DataError: maps cannot be scored so, or regions of interest were drawn for one size of
-            images and there are several.
+        DataError: maps cannot be scored so; regions of interest were drawn for one size of images
+            and there are several; or the smallest defect is larger than where it counts.
     """
     try:
         scoring.check()
@@ -159,6 +159,14 @@ def make_rule(
             "pixels, expected one size with regions of interest; use images from one "
             "camera."
         )
+    height, width = sizes[0]
+    for number, name in enumerate(scoring.rois or ("the image",), 1):
+        covered = int((labels == number).sum()) * height * width // labels.size
+        if scoring.min_area > covered:
+            raise DataError(
+                f"got a smallest defect of {scoring.min_area} pixels, expected at most the "
+                f"{covered} of {name} that count; lower --min-area."
+            )
     return Rule(scoring, labels, reference)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +149,10 @@ def by_hand(before: Calibration, threshold: float) -> Calibration:
     """Set the image's threshold; its rate is what the kept scores give it.
 
     Raises:
-        DataError: no scores are kept.
+        DataError: no scores are kept, or the threshold is not finite.
     """
+    if not isfinite(threshold):
+        raise DataError(f"got --threshold {threshold}, expected a finite number; correct it.")
     if not before.scores:
         raise DataError(
             "the bundle has no scores of good images from which to compute the false-alarm "

@@ -21,12 +21,18 @@ DEMO = "scripts/test runs it"
 LIBSTPM = "scripts/test-c builds, installs and consumes libstpm"
 TRITON = "needs a server; tests/runtime/serve/test_triton_server.py asks a real one"
 STORE = "needs a store; tests/fleet/test_score.py scores from one on the loopback"
+ALIGN = "needs parts that lie with play; tests/runtime/site/test_calibrate_align.py has some"
+GREY = "needs images of a grey camera; tests/export/test_grey.py exports for one"
 
 LEFT_OUT = {
     ("README.md", "pip install"): PACKAGES,
     ("README.md", "stpm-serve verify"): TRITON,
     ("README.md", "stpm-fleet train"): "docs/scale.md has it run",
     ("docs/benchmarks.md", "python -m venv"): PACKAGES,
+    ("docs/benchmarks.md", "stpm-bench live"): (
+        "takes minutes; tests/benchmarks/measure/live/test_run.py loads a station for seconds"
+    ),
+    ("docs/benchmarks.md", "stpm-bench align"): ALIGN,
     ("docs/c.md", "apt-get install"): PACKAGES,
     ("docs/c.md", "pip install"): PACKAGES,
     ("docs/c.md", "cmake "): LIBSTPM,
@@ -37,6 +43,7 @@ LEFT_OUT = {
     ),
     ("docs/data.md", "for video in"): "ffmpeg is another program",
     ("docs/export.md", "pip install"): PACKAGES,
+    ("docs/export.md", "stpm-export --ckpt bottle.pt --grey"): GREY,
     ("docs/gpu.md", "stpm-export --ckpt bottle.pt --fp16 --engine tensorrt "): GPU,
     ("docs/gpu.md", "maps, scores = detector.score_on_device"): GPU,
     ("docs/gpu.md", "scripts/device-wheels"): "downloads wheels",
@@ -45,10 +52,27 @@ LEFT_OUT = {
     ("docs/index.md", "pip install"): PACKAGES,
     ("docs/index.md", "scripts/demo"): DEMO,
     ("docs/scale.md", "pip install"): PACKAGES,
+    ("docs/live.md", "stpm-bench drift"): (
+        "needs 20 good images, and minutes; tests/benchmarks/studies/test_drift.py runs it"
+    ),
     ("docs/scale.md", "RAY_ADDRESS="): "needs a cluster",
     ("docs/scale.md", "stpm-fleet score s3:"): STORE,
+    ("docs/scale.md", "stpm-run s3:"): STORE,
+    ("docs/scale.md", "stpm-calibrate bottle.stpm s3:"): STORE,
+    ("docs/scale.md", "python -c"): STORE,
+    ("docs/scale.md", "stpm-fleet scaling"): "tests/fleet/test_scaling.py runs it",
     ("docs/serve.md", "pip install"): PACKAGES,
     ("docs/serve.md", "stpm-serve verify"): TRITON,
+    ("docs/serve.md", "stpm-serve triton bottle.stpm models/ --name bottle_trt"): (
+        "needs a bundle with a plan, which a GPU builds"
+    ),
+    ("docs/site.md", "pip install"): PACKAGES,
+    ("docs/site.md", "stpm-calibrate bottle.stpm good/ --align"): ALIGN,
+    ("docs/site.md", "stpm-calibrate bottle.stpm good/ --no-align"): ALIGN,
+    ("docs/site.md", "stpm-export --ckpt bottle.pt --grey"): GREY,
+    ("docs/site.md", "stpm-bench tiles"): (
+        "needs bundles of tiles; tests/benchmarks/measure/test_tiles.py measures small ones"
+    ),
     ("docs/serve.md", "curl"): TRITON,
 }
 """What is not run: (page, first words of a command or of a block), and the reason."""
@@ -73,6 +97,7 @@ SHORTER = (
     ("stpm-bench latency", "--engine onnxruntime"),
     ("stpm-bench latency (?!.*--scenario)", "--scenario single_stream"),
     ("stpm-bench peers (?!.*--bundles-only)", "--bundles-only"),
+    ("stpm-bench plan", "--cameras 1 --size 64x64 --cycles 3 --engine onnxruntime --threads 1"),
     ("stpm-bench baselines", "--vectors 100 --epochs 1"),
     ("stpm-bench ablation", "--category bottle --epochs 1 --input-size 64"),
     ("stpm-bench ablation levels", "--cell 2"),
@@ -99,8 +124,11 @@ EXIT_CODES = {
     ("docs/live.md", "stpm-run bottle_new.stpm --replay"): (1,),
     ("docs/export.md", "stpm-export --ckpt bottle.pt --int8 --data"): (0, 1),
     ("docs/cpu.md", "stpm-export --ckpt screw.pt --int8 --data"): (0, 1),
+    ("docs/live.md", "stpm-bench plan"): (0, 1),
+    ("docs/benchmarks.md", "stpm-bench plan"): (0, 1),
 }
-"""Not 0, as the page says: an anomaly, verdicts that differ, INT8 refused for its accuracy."""
+"""Not 0, as the page says: an anomaly, verdicts that differ, INT8 refused for its accuracy, a cycle
+that no arrangement holds."""
 
 CLOCK_STEP_S = 0.1
 """A file's time may be that much earlier than the clock was."""

@@ -72,7 +72,7 @@ def copy_of(furnished: Path, folder: Path) -> None:
 
 def _put_photographs(folder: Path, weave: Path) -> None:
     good, bad = weave / "train/good", weave / "test/hole"
-    for name in ("photos/bottle", "photos/flask", "good", "archive"):
+    for name in ("photos/bottle", "photos/flask", "photos/left/bottle", "good", "archive", "kept"):
         shutil.copytree(good, folder / name)
     shutil.copytree(weave / "test/good", folder / "line")
     shutil.copytree(bad, folder / "known_defects")
@@ -90,6 +90,7 @@ def _put_photographs(folder: Path, weave: Path) -> None:
 def _put_data_sets(folder: Path, weave: Path, cifar10: Path, mnist: Path) -> None:
     for name in ("bottle", "screw", "metal_nut"):
         shutil.copytree(weave, folder / "mvtec" / name)
+        shutil.copytree(weave, folder / "sets/left" / name)
     for name, source in (("cifar", cifar10), ("mnist", mnist)):
         shutil.copytree(source, folder / name)
     (folder / "visa").mkdir()
@@ -120,6 +121,7 @@ def _put_video(path: Path, images: Path) -> None:
 
 def _put_models(folder: Path, models: Models) -> None:
     checkpoint = load_checkpoint(models.checkpoint)
+    shutil.copy(models.checkpoint, folder / "bottle_augmented.pt")
     for name in ("bottle", "screw"):
         shutil.copy(models.checkpoint, folder / f"{name}.pt")
         torch.save({"state_dict": as_authors(checkpoint.student)}, folder / f"{name}.pth.tar")
@@ -158,6 +160,7 @@ def _put_plans(folder: Path) -> None:
     (folder / "line.toml").write_text(_changed(line, changes))
     changes = {
         "seeds = [0, 1, 2]": "seeds = [0]",
+        'cameras = ["left", "top"]': 'cameras = ["left"]',
         "epochs = 100": "epochs = 1\ninput-size = 64",
         'batch = "1..8"': 'batch = "1..8"\nengine = "onnxruntime"',
         "gpus = 0.25": "gpus = 0",
@@ -166,8 +169,8 @@ def _put_plans(folder: Path) -> None:
 
 
 def toml_of(page: Path) -> str:
-    (block,) = (block for block in blocks(page) if block.language == "toml")
-    return block.text
+    """Return the first file in TOML that a page shows."""
+    return next(block.text for block in blocks(page) if block.language == "toml")
 
 
 def _changed(text: str, changes: dict[str, str]) -> str:

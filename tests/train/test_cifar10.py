@@ -208,7 +208,7 @@ def test_a_file_larger_than_any_batch_is_not_read(root: Path) -> None:
     path = root / "cifar-10-batches-py/test_batch"
     with path.open("wb") as file:
         file.truncate(64 * 2**20 + 1)  # sparse
-    with pytest.raises(DataError, match="expected at most 67108864 of a batch"):
+    with pytest.raises(DataError, match="expected at most 67108864 for a batch"):
         open_category(root, "cat").test_samples()
 
 

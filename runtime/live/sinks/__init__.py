@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from stpm.runtime.errors import BackendError, DataError
 from stpm.runtime.live.verdict import Event
+from stpm.runtime.store import on_disk
 
 
 class Sink(Protocol):
@@ -59,6 +61,8 @@ def open_sink(address: str) -> Sink:
             f"got the sink {address!r}, expected {', '.join(f'{name}:...' for name in KINDS)}; "
             "choose one."
         )
+    if kind in ("csv", "parquet", "pictures"):
+        on_disk(Path(address.partition(":")[2]))
     module, package = KINDS[kind]
     if package is not None and importlib.util.find_spec(package) is None:
         raise BackendError(f"the sink {kind} needs {package}; run pip install 'stpm[live]'.")

@@ -47,6 +47,10 @@ class VideoSource:
             while not stop.is_set():
                 there, bgr = self._capture.read()
                 if not there and self._is_file:
+                    if number == 0:
+                        raise DataError(
+                            f"{self._address}: has no frame that can be read; check the file."
+                        )
                     return
                 if not there:
                     self._reconnect(stop)
