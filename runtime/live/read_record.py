@@ -69,11 +69,6 @@ def read_record(path: Path) -> Iterator[Line]:
     if not path.exists():
         raise DataError(f"{path}: there is no record; check the path.")
     files = record_files(path) if path.is_dir() else [path]
-    if not files and not (path / LAST).exists():
-        raise DataError(
-            f"{path}: contains no record, expected {PATTERN} as stpm-live writes them; check the "
-            "path."
-        )
     last = read_last(path) if path.is_dir() else None
     number, found = _lines_before(files, last), False
     previous: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.preprocess import load_image
-from stpm.runtime.live.read_record import read_record
+from stpm.runtime.live.read_record import LAST, PATTERN, read_record, record_files
 from stpm.runtime.live.verdict import Entry, pixels_hash
 from stpm.runtime.output.map_score import UNALIGNED_SCORE
 
@@ -52,6 +52,11 @@ def replay(detector: Detector, path: Path, say: Callable[[str], None]) -> Replay
     Raises:
         DataError: there is no record.
     """
+    if path.is_dir() and not record_files(path) and not (path / LAST).exists():
+        raise DataError(
+            f"{path}: contains no record, expected {PATTERN} as stpm-live writes them; check the "
+            "path."
+        )
     found = Replayed()
     for line in read_record(path):
         if line.problem:

@@ -247,7 +247,7 @@ def test_a_graph_that_resizes_takes_the_cameras_size_alone(
         result = inside(path)
         assert result.score == pytest.approx(outside(path).score, rel=1e-4)
         assert result.image_size == camera
-    with pytest.raises(DataError, match="expected the 96x112"):
+    with pytest.raises(DataError, match="expected 96x112"):
         inside(np.zeros((64, 64, 3), np.uint8))
 
 
