@@ -14,7 +14,7 @@ from stpm.benchmarks.report.document import write_report
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-LATENCY = "table:has-text('latency of a query')"
+LATENCY = "table:has-text('latency of one query')"
 
 pytestmark = in_browser
 
