@@ -47,7 +47,8 @@ def test_medians_of_what_the_program_answers(tmp_path: Path, bundle_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "there is no such program"), ("#!/bin/sh\nexit 1\n", "ended")]
+    ("text", "message"),
+    [(None, "there is no such program"), ("#!/bin/sh\nexit 1\n", "stpm_bench failed")],
 )
 def test_program_that_cannot_be_asked(
     tmp_path: Path, bundle_path: Path, text: str | None, message: str

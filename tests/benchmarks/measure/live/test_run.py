@@ -47,7 +47,7 @@ def test_nothing_is_lost(bundle_path: Path, data_root: Path, tmp_path: Path) -> 
 def test_what_cannot_be_measured_is_said(bundle_path: Path, tmp_path: Path) -> None:
     for words, says in (
         ((tmp_path / "none.stpm",), "none.stpm"),
-        ((bundle_path, "--cycle-time", "soon"), "expected such as 250ms"),
+        ((bundle_path, "--cycle-time", "soon"), "expected for example 250ms"),
         ((bundle_path, "--out", tmp_path / "none/live.json"), "there is no such folder"),
     ):
         result = CliRunner().invoke(main, ["live", *map(str, words)])
