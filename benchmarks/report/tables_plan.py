@@ -40,7 +40,7 @@ def _choice(content: PlanRecord) -> Table:
     if content["station"]:
         table.add("command", content["station"])
     for number, sentence in enumerate(content["advice"]):
-        table.add("" if number else "would hold", sentence)
+        table.add("" if number else "to try", sentence)
     for one in content["left_out"]:
         table.add(f"left out: {one['name']}", one["reason"])
     return table

@@ -42,7 +42,7 @@ def plan(
 ) -> None:
     """Find the fastest arrangement of stpm-live that holds a cycle time on this machine.
 
-    Exits with 1 where none does, and says what comes nearest and what would.
+    Exits with 1 where none does, and says what comes nearest and what to try.
     """
     from stpm.benchmarks.measure.plan.choice import Demand
     from stpm.benchmarks.measure.plan.run import plan_result
