@@ -53,7 +53,7 @@ class PlanRecord(Header):
             not measured at the cycle time.
         left_cores: processors that are not in use; None as above.
         station: the command of the chosen one; "" for none.
-        advice: what would hold, a sentence each; empty where one does.
+        advice: what to try, a sentence each; empty where one does.
         left_out: what could not be opened, and why.
     """
 

@@ -99,7 +99,7 @@ def advice(
     longer: tuple[float, bool],
     smaller: tuple[int, int] | None,
 ) -> list[str]:
-    """Say what would hold where nothing does.
+    """Say what to try where nothing holds.
 
     Args:
         arrangements: all that were measured.

@@ -64,5 +64,5 @@ def plan(
     if record["chosen"] is None:
         raise StpmError(
             f"no arrangement holds {cycle_ms:g} ms; nearest comes {record['nearest']}. "
-            f"Would hold: {'; '.join(record['advice'])}."
+            f"To try: {'; '.join(record['advice'])}."
         )

@@ -54,7 +54,7 @@ def test_a_cycle_that_none_holds_is_refused_with_what_would(
     assert code == 1
     last = stderr.splitlines()[-1]
     assert last.startswith("error: no arrangement holds 0.01 ms; nearest comes weave.stpm")
-    assert "Would hold: a cycle of" in last
+    assert "To try: a cycle of" in last
     record = read_result(out)
     assert record["kind"] == "plan"
     assert (record["chosen"], record["station"]) == (None, "")
