@@ -39,7 +39,7 @@ def shadow(
     """Score an archive with two bundles: whose verdict would change, and who is right.
 
     Of a record, images that are still where it names them are scored. Images that cannot be scored
-    are named and counted.
+    are named and counted; then the exit code is 1.
     """
     from stpm.benchmarks.measure.shadow import shadow_result
     from stpm.benchmarks.report.tables_shadow import shadow_tables

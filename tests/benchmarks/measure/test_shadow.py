@@ -194,10 +194,10 @@ def test_what_cannot_be_read_is_named_and_counted(
     (archive / "notes.txt").write_text("of the shift")
     out, pictures = tmp_path / "shadow.json", archive / "pictures"
     outputs = ("--out", out, "--gallery", pictures)
-    assert run(*pair, archive, *ENGINE, *outputs)[0] == 0
+    assert run(*pair, archive, *ENGINE, *outputs)[0] == 1
     assert len(list(pictures.rglob("*.png"))) >= 3  # which the second run does not score
     code, stdout, stderr = run(*pair, archive, *ENGINE, *outputs)
-    assert code == 0, stderr
+    assert code == 1, stderr
     record = read_result(out)
     assert record["kind"] == "shadow"
     assert {i["name"] for i in record["images"]} == {f"monday/{number}.png" for number in range(8)}
@@ -227,7 +227,7 @@ def test_the_kept_images_of_a_record_are_scored(
     Image.new("RGB", (64, 64)).save(tmp_path / "4.png")
     out = tmp_path / "shadow.json"
     code, _, stderr = run(*pair, tmp_path / "record", *ENGINE, "--out", out)
-    assert code == 0, stderr
+    assert code == 1, stderr
     record = read_result(out)
     assert record["kind"] == "shadow"
     names = {Path(i["name"]).name for i in record["images"]}
