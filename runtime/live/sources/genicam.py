@@ -73,6 +73,9 @@ class GenicamSource:
                         self._reconnect(stop)
                         heard, counted = time.monotonic(), None
                     continue
+                if buffer.get_status() == self._aravis.BufferStatus.CLEARED:
+                    self._stream.push_buffer(buffer)  # nothing had come when the stream began
+                    continue
                 heard = time.monotonic()
                 missed = self._missed(counted, buffer.get_frame_id())
                 counted = buffer.get_frame_id()
