@@ -21,7 +21,7 @@ from stpm.runtime.bundle.manifest import Manifest
 from stpm.runtime.capabilities import gpu_precisions, processor_precisions
 from stpm.runtime.errors import BackendError, ExportError, ParityError
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.datasets import Sample
+from stpm.train.datasets import Sample, read_image
 
 CANDIDATES = ("fp32", "bf16", "fp16", "int8")
 WARM_UP = 3
@@ -102,7 +102,7 @@ def export_fastest(
             raise ExportError(
                 f"no precision passed its checks; choose one with --precision. {reasons}"
             )
-        image = next(iter(detectors.values())).bundle.golden().images[0]
+        image = read_image(verify[0], checkpoint.bit_depth)
         for precision, latency_ms in _latencies(detectors, image).items():
             tried.append(Tried(precision, detectors[precision].engine_name, latency_ms))
         best = min(tried, key=lambda row: row.latency_ms)

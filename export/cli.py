@@ -221,8 +221,6 @@ def export(
     size = parse_size(camera_size) if camera_size else None
     if size is not None and max(size) > MAX_SIDE:
         raise typer.BadParameter(f"got --camera-size {camera_size}, expected up to {MAX_SIDE}.")
-    if tile and chosen is Precision.AUTO:
-        raise typer.BadParameter("--tile cannot be used with --precision auto; choose a precision.")
     limits = parse_batch(batch)
     archs = parse_gpu_archs(gpu_arch)
     if archs and "tensorrt-rtx" not in (engine or ()):

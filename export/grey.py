@@ -57,7 +57,6 @@ def grey_network(model: Network) -> Network:
     """
     grey = copy.deepcopy(model)
     normalise = grey.normalise
-    assert isinstance(normalise, Normalise)
     mean, std = normalise.mean.double(), normalise.std.double()
     mixed = torch.stack([std.mean() / std, (mean.mean() - mean) / std])
     for network in map(grey.get_submodule, grey.networks):

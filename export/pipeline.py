@@ -11,14 +11,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from stpm.export.engine_records import engine_line, record_of, thresholds_of, verify_engine
 from stpm.export.engines import engine_scorer, open_engines
 from stpm.export.grey import check_grey, grey_network
 from stpm.export.int8.distil import distil
 from stpm.export.int8.gate import Gate, GateError
-from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.images import TrainingImages
 from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph, opset
 from stpm.export.options import ExportOptions
@@ -51,7 +51,7 @@ from stpm.runtime.errors import ExportError
 from stpm.runtime.output.console import progress
 from stpm.runtime.site.rule import Scored, scoring_files
 from stpm.train.checkpoint import Checkpoint
-from stpm.train.datasets import Sample, read_image, read_images
+from stpm.train.datasets import Sample, read_image
 from stpm.train.evaluate import BATCH_SIZE, Scorer, score_files, torch_scorer
 from stpm.train.methods import METHODS, Network, open_method
 
@@ -165,19 +165,24 @@ def _build_int8(
 ) -> _Built:
     """Quantise on one choice of images after the other until the gate lets one pass."""
     report("INT8: measuring FP32, then quantising")
-    gate = Gate.of(model, good.paths, samples, options.bit_depth)
+    scorer = plan_graph(model, replace(options, precision="fp32")).torch_scorer()
+    with progress("FP32, torch", len(good.paths) + len(samples)) as on_images:
+        gate = Gate.of(
+            good.paths, samples, scorer, bit_depth=options.bit_depth, on_images=on_images
+        )
     refusal: GateError | None = None
     exact = grey_network(model) if options.grey else model
-    choices = quantization_choices(
-        quantization, model.input_size, options.bit_depth, exact.channels
+    images = TrainingImages(
+        *(quantization, model.input_size, options.bit_depth, exact.channels),
+        are_cut=bool(options.tile),
     )
-    for pixels in islice(choices, MOST_CHOICES):
+    for pixels in islice(images.choices(), MOST_CHOICES):
         if refusal is not None:
             report(f"{refusal.reason}; quantising with other images")
         try:
             quantized = quantize(exact, pixels)
             if options.distil:
-                _distil(quantized, quantization, options)
+                _distil(quantized, images.all(), options.distil)
             return _build(quantized, options, verify, good, gate, report)
         except GateError as error:
             refusal = error
@@ -185,12 +190,9 @@ def _build_int8(
     raise refusal
 
 
-def _distil(model: Network, paths: Sequence[Path], options: ExportOptions) -> None:
-    _, pixels = read_images(paths, model.input_size, bit_depth=options.bit_depth)
-    pixels = pixels[..., : model.channels]
-    epochs = options.distil
+def _distil(model: Network, pixels: Tensor, epochs: int) -> None:
     with progress(f"distilling, {epochs} epochs", epochs * len(pixels)) as on_images:
-        distil(model, torch.from_numpy(pixels), epochs, on_images)
+        distil(model, pixels, epochs, on_images)
 
 
 def _build(

@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stpm.export.engines import engine_scorer
 from stpm.export.graph import DeploymentGraph, level_sizes
 from stpm.export.grey import grey_network
 from stpm.export.options import ExportOptions
-from stpm.runtime.backends import Engine
+from stpm.runtime.backends import Engine, Outputs
 from stpm.runtime.bundle.archive import InputContract
 from stpm.runtime.bundle.tiling import Tiling
 from stpm.runtime.errors import ExportError
 from stpm.runtime.tiled import TiledEngine
 from stpm.train.checkpoint import Checkpoint
 from stpm.train.datasets import read_image
+from stpm.train.evaluate import Scorer, torch_scorer
 from stpm.train.methods import Network
 from stpm.train.methods.stpm.network import Stpm
 
@@ -40,6 +44,27 @@ class TileGraph(DeploymentGraph):
         distances = self.model.distances(self.model.features(self.prepare(images)))
         packed = torch.cat([level.flatten(1) for level in distances], dim=1)
         return packed[:, None], packed.amax(dim=1)
+
+
+class TorchEngine:
+    """A graph run by torch as the engines run it."""
+
+    def __init__(self, graph: DeploymentGraph) -> None:
+        self._graph = graph
+
+    def run(self, images: NDArray[np.uint8]) -> Outputs:
+        """See `Engine.run`."""
+        with torch.inference_mode():
+            anomaly_maps, pred_scores = self._graph(torch.from_numpy(images))
+        return anomaly_maps.numpy(), pred_scores.numpy()
+
+    def layer_precisions(self) -> dict[str, str]:
+        """See `Engine.layer_precisions`."""
+        return {}
+
+    def built_with(self) -> dict[str, str]:
+        """See `Engine.built_with`."""
+        return {"torch": torch.__version__, "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +103,12 @@ class GraphPlan:
         """Make an engine of the graph take whole images."""
         return engine if self.tiling is None else TiledEngine(engine, self.tiling)
 
+    def torch_scorer(self) -> Scorer:
+        """Return the network in torch as a scorer of many images: large ones by tiles."""
+        if self.tiling is None:
+            return torch_scorer(self.reference)
+        return engine_scorer(self.around(TorchEngine(self.graph)), self.contract)
+
 
 def plan_graph(model: Network, options: ExportOptions) -> GraphPlan:
     """Choose what is built of a network.
@@ -111,7 +142,7 @@ def tiled_options(
     """Fill in the size of the images of an export with tiles, and refuse what it cannot do.
 
     Raises:
-        ExportError: the checkpoint was not trained on tiles, or only on tiles; or INT8.
+        ExportError: the checkpoint was not trained on tiles, or only on tiles.
     """
     if not options.tile and not checkpoint.tile:
         return options
@@ -119,8 +150,6 @@ def tiled_options(
         trained = f"tiles of {checkpoint.tile} pixels" if checkpoint.tile else "whole images"
         flag = "with --tile, too" if checkpoint.tile else "without --tile, or train with it"
         raise ExportError(f"the checkpoint was trained on {trained}; export it {flag}.")
-    if options.precision == "int8":
-        raise ExportError("tiles are exported in FP32, FP16 or bf16, got INT8; choose one of them.")
     if options.camera_size is not None:
         return options
     image = read_image(calibration[0], checkpoint.bit_depth)

@@ -20,7 +20,7 @@ from stpm.benchmarks.records.header import header
 from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.benchmarks.studies.low_precision import graph_engine
 from stpm.export.graph import DeploymentGraph
-from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.images import TrainingImages
 from stpm.export.int8.quantize import (
     Choice,
     Grid,
@@ -60,8 +60,8 @@ def _interpolated(model: Network, images: Tensor, precision: str) -> DeploymentG
 
 def _channels_first(model: Network, images: Tensor, precision: str) -> DeploymentGraph:
     graph = as_exported(model, images, precision)
-    assert isinstance(graph.model.normalise, Normalise)
-    graph.model.normalise = _NormaliseChannelsFirst(graph.model.normalise)
+    normalise = graph.model.normalise
+    graph.model.normalise = _NormaliseChannelsFirst(normalise.mean.tolist(), normalise.std.tolist())
     return graph
 
 
@@ -106,18 +106,12 @@ class _Interpolate(nn.Module):
         return functional.interpolate(level, self._size, mode="bilinear", align_corners=False)
 
 
-class _NormaliseChannelsFirst(nn.Module):
+class _NormaliseChannelsFirst(Normalise):
     """Brings the channels forward before normalising."""
-
-    def __init__(self, normalise: Normalise) -> None:
-        super().__init__()
-        self.register_buffer("mean", normalise.mean.view(1, 3, 1, 1))
-        self.register_buffer("std", normalise.std.view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.float().permute(0, 3, 1, 2)
-        normalised: Tensor = (pixels - self.get_buffer("mean")) / self.get_buffer("std")
-        return normalised
+        return (pixels - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
 
 
 GRAPH_CHANGES: dict[str, Change] = {
@@ -247,7 +241,7 @@ def graph_ablation(
     samples = category.test_samples()
     _, frames = read_images([sample.path for sample in samples], network.input_size)
     anomalous = np.array([sample.is_anomalous for sample in samples])
-    good = next(quantization_choices(category.good_images(), network.input_size))
+    good = next(TrainingImages(category.good_images(), network.input_size).choices())
     effects = measure(network, frames, anomalous, good, precision, rounds)
     for effect in effects:
         say(_line(effect))

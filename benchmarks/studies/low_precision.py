@@ -23,7 +23,7 @@ from stpm.benchmarks.records.result_file import check_out, write_result
 from stpm.export.engines import engine_scorer
 from stpm.export.graph import DeploymentGraph
 from stpm.export.int8.gate import GATED, LARGEST_LOSS
-from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.images import TrainingImages
 from stpm.export.int8.quantize import quantize
 from stpm.export.onnx import onnx_from_graph
 from stpm.runtime.backends import Engine, Outputs, open_engine
@@ -134,8 +134,8 @@ def _reduced(model: Network, category: Category, precision: str, choices: int) -
     if precision != "int8":
         yield model
         return
-    several = quantization_choices(category.good_images(), model.input_size)
-    for pixels in islice(several, choices):
+    images = TrainingImages(category.good_images(), model.input_size)
+    for pixels in islice(images.choices(), choices):
         yield quantize(model, pixels)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stpm.runtime.images.preprocess import FULL_DEPTH, RGB
-from stpm.train.datasets import read_images
+from stpm.train.datasets import read_images, read_tiles
 
 QUANTIZATION_IMAGES = 32
 """At most, taken evenly from those that were trained on."""
@@ -17,19 +18,47 @@ QUANTIZATION_PIXELS = QUANTIZATION_IMAGES << 18
 """Most pixels of all of them, so that 4 GB suffice: 8 images of 1024x1024."""
 
 
-def quantization_choices(
-    paths: Sequence[Path],
-    size: tuple[int, int],
-    bit_depth: int = FULL_DEPTH,
-    channels: int = RGB,
-) -> Iterator[Tensor]:
-    """Read one choice of images to quantise on after the other, uint8 (N,height,width,channels).
+@dataclass(frozen=True)
+class TrainingImages:
+    """Good images that were trained on, read as they were.
 
-    Each is taken evenly from the paths, and no two share an image.
+    Attributes:
+        paths: of the images.
+        size: (height, width) of the network's input.
+        bit_depth: see `load_image`.
+        channels: of the network's input.
+        are_cut: whether tiles of that size were cut out of them; else they are resized to it.
     """
-    height, width = size
-    most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
-    step = -(-len(paths) // most)
-    for start in range(step):
-        _, pixels = read_images(paths[start::step], size, bit_depth=bit_depth)
-        yield torch.from_numpy(pixels[..., :channels])
+
+    paths: Sequence[Path]
+    size: tuple[int, int]
+    bit_depth: int = FULL_DEPTH
+    channels: int = RGB
+    are_cut: bool = False
+
+    def all(self) -> Tensor:
+        """Read them all, uint8 (N,height,width,channels)."""
+        if self.are_cut:
+            _, pixels = read_tiles(self.paths, self.size[0], seed=0, bit_depth=self.bit_depth)
+        else:
+            _, pixels = read_images(self.paths, self.size, bit_depth=self.bit_depth)
+        return torch.from_numpy(pixels[..., : self.channels])
+
+    def choices(self) -> Iterator[Tensor]:
+        """Read one choice to quantise on after the other, uint8 (N,height,width,channels).
+
+        Each is taken evenly from the paths, and no two share an image. Where tiles are cut out of
+        fewer images than may be taken, each gives several.
+        """
+        height, width = self.size
+        most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
+        step = -(-len(self.paths) // most)
+        for start in range(step):
+            chosen = self.paths[start::step]
+            if self.are_cut:
+                _, pixels = read_tiles(
+                    chosen, height, seed=start, bit_depth=self.bit_depth, most_tiles=most
+                )
+            else:
+                _, pixels = read_images(chosen, self.size, bit_depth=self.bit_depth)
+            yield torch.from_numpy(pixels[..., : self.channels])

@@ -128,7 +128,7 @@ class QuantizedConv(nn.Conv2d):
         return [grid.round(self.pad(inputs))]
 
 
-class GreyLevels(nn.Module):
+class GreyLevels(Normalise):
     """Takes the place of normalising: grey levels as they are, which 8 bits hold without loss.
 
     Around the image stands its mean, which is what a normalised image is padded with.
@@ -146,21 +146,31 @@ class GreyLevels(nn.Module):
             sides: pixels left, right, above and below.
             size: (height, width) of the images.
         """
-        super().__init__()
-        self._sides = (0, 0, *sides)
+        super().__init__(normalise.mean.tolist(), normalise.std.tolist())
+        self._sides = sides
         self._normalise = normalise
-        outside = 1 - functional.pad(torch.ones(1, *size, 1), self._sides)
+        outside = 1 - self._padded(torch.ones(1, *size, 1))
         self.register_buffer("border", (outside * normalise.mean.round()).to(torch.uint8))
         self.register_buffer("scale", _whole_levels().scale)
         self.register_buffer("zero_point", _whole_levels().zero_point)
 
+    def at_size(self, size: tuple[int, int]) -> GreyLevels:
+        """See `Normalise.at_size`."""
+        return GreyLevels(self._normalise, self._sides, size)
+
+    def levels(self, images: Tensor) -> Tensor:
+        """See `Normalise.levels`."""
+        return self._normalise.levels(images)
+
     def forward(self, images: Tensor) -> Tensor:
         """Pad grey levels (N,H,W,C); returns them float32 (N,C,h,w), of grey images two planes."""
-        levels = self._normalise.levels(images.to(torch.uint8))
-        padded = functional.pad(levels, self._sides) + self.border
+        padded = self._padded(self.levels(images.to(torch.uint8))) + self.border
         # OpenVINO convolves them as 8 bits, in the order they lie in, where this precedes permute.
         grid = Grid(self.scale, self.zero_point, (0, INPUT_LIMIT))
         return grid.round(padded.float()).permute(0, 3, 1, 2)
+
+    def _padded(self, levels: Tensor) -> Tensor:
+        return functional.pad(levels, (0, 0, *self._sides))
 
 
 class QuantizedStem(QuantizedConv):
@@ -231,10 +241,8 @@ def quantize(
     for name in exact.networks:
         fold_batch_norm(exact.get_submodule(name))
     quantized = copy.deepcopy(exact)
-    normalise = exact.normalise
-    assert isinstance(normalise, Normalise)
     quantized.normalise = GreyLevels(
-        normalise, _image_padding(quantized.teacher), quantized.input_size
+        exact.normalise, _image_padding(quantized.teacher), quantized.input_size
     )
     count = 0
     for name in quantized.networks:
@@ -265,7 +273,6 @@ def _quantize_network(
         choose: see `quantize`.
     """
     normalise, network = exact.normalise, quantized.get_submodule(name)
-    assert isinstance(normalise, Normalise)
     normalised, levels = normalise(images), quantized.normalise(images)
     replacements: dict[str, QuantizedConv] = {}
     means: dict[str, Tensor] = {}

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from stpm.export import auto
 from stpm.export.cli import main as export_main
+from stpm.export.int8 import gate
 from stpm.export.tiles import receptive_radius, tiling_of
 from stpm.runtime import Bundle, Detector
 from stpm.runtime.bundle.tiling import Tiling
@@ -86,6 +88,66 @@ def test_every_engine_stitches_the_map_of_the_whole_image(bundle: Path, trained:
         assert np.abs(result.anomaly_map - expected).max() <= 1e-5 * expected.max()
         assert result.score == pytest.approx(expected.max(), rel=1e-5)
         assert result.image_size == SIZE
+
+
+@pytest.mark.parametrize("options", [(), ("--grey", "--distil", 1)])
+def test_tiles_in_int8_give_the_map_of_one_that_holds_the_image(
+    options: tuple[object, ...], trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    good = grey_copies(photographs, tmp_path) if "--grey" in options else photographs
+    maps = {}
+    for side in (288, 1024):
+        out = tmp_path / f"{side}.stpm"
+        arguments = ["--ckpt", trained, "--tile", side, "--int8", *options, "--out", out]
+        arguments += ["--calibrate", good, "--quantize", good, "--engine", "onnxruntime"]
+        result = CliRunner().invoke(export_main, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+        manifest = Bundle(out).manifest
+        assert manifest.tiles is not None
+        assert (manifest.tiles.size == SIZE) == (side == 1024)
+        assert 0.8 < manifest.engines["onnxruntime"].parity["good_map_ratio"] <= 1.3
+        maps[side] = Detector(out, "onnxruntime")(good / "1.png").anomaly_map
+    difference = np.abs(maps[288] - maps[1024]).max()
+    # Where a value lies between two whole numbers, another order of sums may round it up.
+    assert difference <= 0.02 * maps[1024].max()
+    image = load_image(good / "1.png")
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    exact = whole(trained, image)
+    assert np.corrcoef(maps[288].ravel(), exact.ravel())[0, 1] > 0.98
+
+
+def test_the_gate_of_int8_looks_at_labelled_images_of_full_size(
+    trained: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    for kind in ("train/good", "test/good", "test/dot", "ground_truth/dot"):
+        (data / "plate" / kind).mkdir(parents=True)
+    for seed in range(4):
+        image, mask = photograph(seed), np.zeros(SIZE, np.uint8)
+        Image.fromarray(image).save(data / f"plate/train/good/{seed}.png")
+        Image.fromarray(photograph(seed + 9)).save(data / f"plate/test/good/{seed}.png")
+        image[300:316, 100 * seed : 100 * seed + 16] = 255
+        mask[300:316, 100 * seed : 100 * seed + 16] = 255
+        Image.fromarray(image).save(data / f"plate/test/dot/{seed}.png")
+        Image.fromarray(mask).save(data / f"plate/ground_truth/dot/{seed}_mask.png")
+    monkeypatch.setattr(gate, "MOST_PIXELS", 8 * SIZE[0] * SIZE[1] // 9)  # every third row
+    out = tmp_path / "plate.stpm"
+    arguments = ["--ckpt", trained, "--tile", 288, "--int8", "--data", data, "--out", out]
+    arguments += ["--calibrate", photographs, "--quantize", photographs]
+    result = CliRunner().invoke(export_main, [*map(str, arguments), "--engine", "onnxruntime"])
+    assert result.exit_code == 0, result.output
+    parity = Bundle(out).manifest.engines["onnxruntime"].parity
+    assert {"image_auroc_loss", "pixel_auroc_loss", "aupro_loss"} <= parity.keys()
+    assert parity["pixel_auroc_loss"] != 0
+
+
+def grey_copies(photographs: Path, folder: Path) -> Path:
+    grey = folder / "grey"
+    grey.mkdir()
+    for path in photographs.iterdir():
+        Image.open(path).convert("L").save(grey / path.name)
+    return grey
 
 
 def test_the_graph_takes_tiles_and_golden_images_are_corners(bundle: Path) -> None:
@@ -211,8 +273,6 @@ def test_what_cannot_be_exported_is_said(
     assert "was trained on whole images; export it without --tile" in said
     said = refused("--ckpt", trained, "--tile", 192, *out)
     assert "expected tiles of at least 240 pixels" in said
-    said = refused("--ckpt", trained, "--tile", 288, "--int8", *out)
-    assert "tiles are exported in FP32, FP16 or bf16" in said
     assert not (tmp_path / "a.stpm").exists()
 
 
@@ -240,6 +300,18 @@ def test_a_graph_of_tiles_is_not_served(
     assert not (tmp_path / "models").exists()
 
 
-def test_auto_takes_no_tiles(trained: Path) -> None:
-    arguments = ["--ckpt", str(trained), "--tile", "288", "--precision", "auto"]
-    assert CliRunner().invoke(export_main, arguments).exit_code == 2
+def test_auto_compares_precisions_on_whole_images(
+    trained: Path, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "processor_precisions", lambda: ("fp32", "fp16"))
+    out = tmp_path / "plate.stpm"
+    arguments = ["--ckpt", trained, "--tile", 288, "--precision", "auto", "--out", out]
+    arguments += ["--calibrate", photographs, "--engine", "onnxruntime"]
+    result = CliRunner().invoke(export_main, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("ms per image on onnxruntime") == 2
+    manifest = Bundle(out).manifest
+    assert manifest.tiles is not None
+    assert f"{manifest.precision:5}" in next(
+        line for line in result.stderr.splitlines() if line.endswith(", kept")
+    )

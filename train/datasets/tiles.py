@@ -23,8 +23,9 @@ def read_tiles(
     *,
     on_bad: Callable[[DataError], None] | None = None,
     bit_depth: int = FULL_DEPTH,
+    most_tiles: int | None = None,
 ) -> tuple[list[Path], NDArray[np.uint8]]:
-    """Cut tiles out of images: so many of each as cover it, or an equal share of `MOST_PIXELS`.
+    """Cut tiles out of images: so many of each as cover it, or an equal share of `most_tiles`.
 
     Args:
         paths: of the images.
@@ -32,6 +33,7 @@ def read_tiles(
         seed: of the places, which lie on a grid that covers the image, each moved at random
             within it.
         on_bad, bit_depth: see `read_images`.
+        most_tiles: of all images together, but for one of each; None: so many as `MOST_PIXELS`.
 
     Returns:
         The image of each tile, and the tiles uint8 (N,side,side,3).
@@ -39,7 +41,9 @@ def read_tiles(
     Raises:
         DataError: an image cannot be read or is smaller than a tile.
     """
-    most = max(1, MOST_PIXELS // (side * side * len(paths)))
+    if most_tiles is None:
+        most_tiles = MOST_PIXELS // (side * side)
+    most = max(1, most_tiles // len(paths))
     owners: list[Path] = []
     tiles: list[NDArray[np.uint8]] = []
     for number, path in enumerate(paths):

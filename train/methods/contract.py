@@ -65,6 +65,10 @@ class Normalise(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
+    def at_size(self, size: tuple[int, int]) -> Normalise:
+        """Return this for images of another (height, width)."""
+        return self
+
     def levels(self, images: Tensor) -> Tensor:
         """Return grey levels (N,H,W,C) with what else the networks take as channels: nothing."""
         return images
@@ -93,7 +97,7 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.teacher = teacher
         self.student = student
-        self.normalise: nn.Module = Normalise(mean, std)
+        self.normalise = Normalise(mean, std)
 
     @property
     @abstractmethod

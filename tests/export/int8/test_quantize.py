@@ -17,7 +17,7 @@ from stpm.export import pipeline
 from stpm.export.int8 import gate
 from stpm.export.int8 import images as quantization_images
 from stpm.export.int8.gate import LARGEST_LOSS, Gate, GateError
-from stpm.export.int8.images import quantization_choices
+from stpm.export.int8.images import TrainingImages
 from stpm.export.int8.quantize import Grid, QuantizedConv, TwoTermConv, quantize
 from stpm.export.options import ExportOptions
 from stpm.export.pipeline import export_bundle
@@ -164,7 +164,7 @@ def test_fewer_images_where_they_are_large(
     _, expected = read_images(paths, (16, 16))
 
     def check(size: tuple[int, int], *choices: NDArray[np.uint8]) -> None:
-        found = list(quantization_choices(paths, size))
+        found = list(TrainingImages(paths, size).choices())
         assert len(found) == len(choices)
         for choice, images in zip(found, choices, strict=True):
             np.testing.assert_array_equal(choice, images)
@@ -201,8 +201,8 @@ def shifted(scorer: Scorer, factor: float) -> Scorer:
 def test_the_gate_lets_pass_what_loses_nothing(checkpoint: Checkpoint, data_root: Path) -> None:
     model = checkpoint.model()
     good = list_images(data_root / "weave/test/good")
-    fp32 = Gate.of(model, good, open_category(data_root, "weave").test_samples())
     scorer = torch_scorer(model)
+    fp32 = Gate.of(good, open_category(data_root, "weave").test_samples(), scorer)
     _, images = read_images(good, model.input_size)
     assert fp32.check("any", scorer(list(images))[0], scorer) == {
         "good_map_ratio": pytest.approx(1, rel=1e-6),
@@ -215,9 +215,9 @@ def test_the_gate_lets_pass_what_loses_nothing(checkpoint: Checkpoint, data_root
 def test_the_gate_refuses_a_lower_auroc(checkpoint: Checkpoint, data_root: Path) -> None:
     model = checkpoint.model()
     good = list_images(data_root / "weave/test/good")
-    fp32 = Gate.of(model, good, open_category(data_root, "weave").test_samples())
-    perfect = replace(fp32, metrics=fp32.metrics | {"image_auroc": 1 + 2 * LARGEST_LOSS})
     scorer = torch_scorer(model)
+    fp32 = Gate.of(good, open_category(data_root, "weave").test_samples(), scorer)
+    perfect = replace(fp32, metrics=fp32.metrics | {"image_auroc": 1 + 2 * LARGEST_LOSS})
     _, images = read_images(good, model.input_size)
     with pytest.raises(ParityError, match=r"any in INT8 loses .* of image_auroc .*--bf16"):
         perfect.check("any", scorer(list(images))[0], shifted(scorer, 1.0))
@@ -226,7 +226,7 @@ def test_the_gate_refuses_a_lower_auroc(checkpoint: Checkpoint, data_root: Path)
 def test_the_gate_refuses_noise_on_good_images(checkpoint: Checkpoint, data_root: Path) -> None:
     model = checkpoint.model()
     good = list_images(data_root / "weave/test/good")
-    fp32 = Gate.of(model, good, [])
+    fp32 = Gate.of(good, [], torch_scorer(model))
     noisy = shifted(torch_scorer(model), 1.5)
     _, images = read_images(good, model.input_size)
     with pytest.raises(ParityError, match=r"1\.50 times as high as FP32, expected at most 1\.3"):

@@ -100,8 +100,9 @@ class Stpm(Network):
 
     def at_size(self, size: tuple[int, int]) -> Stpm:
         """Return this network for images of another (height, width), with the same weights."""
-        other = copy.copy(self)
+        other = copy.deepcopy(self, {id(shared): shared for shared in (self.teacher, self.student)})
         other.config = replace(self.config, input_size=size)
+        other.normalise = self.normalise.at_size(size)
         return other
 
     def features(self, x: Tensor) -> list[Sequence[Tensor]]:
