@@ -7,6 +7,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +18,12 @@ from stpm.runtime.errors import DataError
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import LEVEL, Drift
 from stpm.runtime.live.durations import parse_seconds
-from stpm.runtime.live.line import CameraPlan, LinePlan, read_line
+from stpm.runtime.live.line import KEEP_MAX_MB, CameraPlan, LinePlan, WhenBehind, read_line
 from stpm.runtime.live.memory import keep_large_blocks_apart
 from stpm.runtime.live.record import Record
 from stpm.runtime.live.sinks import open_sink
 from stpm.runtime.live.sources import SourceOptions, check_installed, open_source
-from stpm.runtime.live.station import Camera, Station, WhenBehind
+from stpm.runtime.live.station import Camera, Station
 from stpm.runtime.live.verdict import Event
 from stpm.runtime.output.console import Version, command, note, say
 from stpm.runtime.store import on_disk, shown
@@ -70,7 +71,7 @@ def live(
     ] = None,
     keep_max_mb: Annotated[
         float, typer.Option(min=1, help="Megabytes of kept frames; then the oldest go.")
-    ] = 10_000,
+    ] = KEEP_MAX_MB,
     sink: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,80 +142,72 @@ def live(
     Every verdict is recorded on disk before it is sent to any sink.
     """
     keep_large_blocks_apart()
-    plan, addresses = LinePlan(()), list(sink or ())
+    plan = LinePlan((), record, keep, keep_max_mb, page, cycle_time, when_behind, tuple(sink or ()))
     if bundle.suffix == ".toml":
         if source or watch or shadow or move:
             raise typer.BadParameter(
                 "LINE.toml names its own cameras; leave out sources, --watch, --shadow and --move."
             )
-        plan = read_line(bundle)
-        addresses += plan.settings.get("sinks", [])
-        record = bundle.parent / plan.settings.get("record", record)
-        keep = bundle.parent / plan.settings["keep"] if "keep" in plan.settings else keep
-        keep_max_mb = plan.settings.get("keep-max-mb", keep_max_mb)
-        page = plan.settings.get("page", page)
-        cycle_time = plan.settings.get("cycle-time", cycle_time)
-        if "when-behind" in plan.settings:
-            when_behind = _policy(plan.settings["when-behind"])
+        plan = read_line(bundle, plan)
     else:
-        named = [*(source or ()), *([str(watch)] if watch else ())]
-        if not named:
+        addresses = [*(source or ()), *([str(watch)] if watch else ())]
+        if not addresses:
             raise typer.BadParameter("give a source: a folder to watch, a video, or a camera.")
-        plan = LinePlan(
-            tuple(
-                CameraPlan(
-                    *_name_and_address(text, number),
-                    bundle,
-                    shadow,
-                    engine,
-                    every,
-                    move,
-                    exposure_us,
-                    pixel_format,
-                    trigger,
-                )
-                for number, text in enumerate(named, 1)
-            )
+        camera = CameraPlan(
+            *("", "", bundle, shadow, engine, every, move, exposure_us, pixel_format, trigger)
         )
+        named = [_name_and_address(text, number) for number, text in enumerate(addresses, 1)]
+        cameras = tuple(replace(camera, name=name, source=address) for name, address in named)
+        plan = replace(plan, cameras=cameras)
     names = [camera.name for camera in plan.cameras]
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"got the cameras {', '.join(names)}, expected different names.")
-    limit = parse_seconds(cycle_time) if cycle_time else None
-    on_disk(record)
-    on_disk(keep)
-    kept = Record(record)
-    if kept.torn:
-        note(
-            f"{record}: the last line was incomplete and had not been sent to any sink; it was "
-            "removed"
-        )
-    cameras = _open_cameras(plan.cameras, threads, drift_level, kept)
-    deliveries = [Delivery(address, open_sink(address)) for address in addresses]
-    station = Station(
-        cameras,
-        kept,
-        deliveries,
-        [_printer(as_json), _drift_teller()],
-        when_behind=when_behind,
-        queue=queue,
-        cycle_time=limit,
-        keep=None if keep is None else _open_keep(keep, keep_max_mb, record),
-    )
+    listeners = [_printer(as_json), _drift_teller()]
+    station = _open_station(plan, listeners, threads, drift_level, queue)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: station.stop())
-    for camera in cameras:
-        path = shown(camera.detector.bundle.path)
-        note(f"{camera.name}: {path}, engine {camera.detector.engine_name}")
-    if page is None:
+    if plan.page is None:
         station.run()
     else:
         from stpm.runtime.live.page import serve_page
 
-        with serve_page(page, page_token, station) as address:
+        with serve_page(plan.page, page_token, station) as address:
             note(f"live page: {address}")
             station.run()
     for text in summary(station):
         note(text)
+
+
+def _open_station(
+    plan: LinePlan,
+    listeners: Sequence[Callable[[Event], None]],
+    threads: int,
+    drift_level: float,
+    queue: int,
+) -> Station:
+    limit = parse_seconds(plan.cycle_time) if plan.cycle_time else None
+    on_disk(plan.record)
+    on_disk(plan.keep)
+    record = Record(plan.record)
+    if record.torn:
+        note(
+            f"{plan.record}: the last line was incomplete and had not been sent to any sink; it "
+            "was removed"
+        )
+    cameras = _open_cameras(plan.cameras, threads, drift_level, record)
+    for camera in cameras:
+        path = shown(camera.detector.bundle.path)
+        note(f"{camera.name}: {path}, engine {camera.detector.engine_name}")
+    return Station(
+        cameras,
+        record,
+        [Delivery(address, open_sink(address)) for address in plan.sinks],
+        listeners,
+        when_behind=WhenBehind(plan.when_behind),
+        queue=queue,
+        cycle_time=limit,
+        keep=_open_keep(plan),
+    )
 
 
 def summary(station: Station) -> list[str]:
@@ -240,13 +233,20 @@ def summary(station: Station) -> list[str]:
     return lines
 
 
-def _open_keep(folder: Path, max_mb: float, record: Path) -> KeptFrames:
-    if max_mb < 1:
-        raise DataError(f"got keep-max-mb = {max_mb:g}, expected 1 or more; correct it.")
+def _open_keep(plan: LinePlan) -> KeptFrames | None:
+    if plan.keep is None:
+        return None
+    if plan.keep_max_mb < 1:
+        raise DataError(f"got keep-max-mb = {plan.keep_max_mb:g}, expected 1 or more; correct it.")
+    if all(Path(camera.source).is_dir() for camera in plan.cameras):
+        raise DataError(
+            "got --keep with folders alone, whose files stay where they are, expected a camera or "
+            "a video; leave it out."
+        )
     check_installed("cv2", "pip install 'stpm[live]'", "--keep")
     from stpm.runtime.live.keep import KeptFrames
 
-    return KeptFrames(folder, max_mb, record)
+    return KeptFrames(plan.keep, plan.keep_max_mb, plan.record)
 
 
 def _open_cameras(
@@ -286,15 +286,6 @@ def _open_cameras(
 def _name_and_address(text: str, number: int) -> tuple[str, str]:
     match = re.fullmatch(r"([A-Za-z0-9_-]{1,64})=(.+)", text)
     return (match[1], match[2]) if match else (f"camera{number}", text)
-
-
-def _policy(text: str) -> WhenBehind:
-    try:
-        return WhenBehind(text)
-    except ValueError:
-        raise DataError(
-            f"got when-behind = {text!r}, expected {', '.join(WhenBehind)}; correct it."
-        ) from None
 
 
 def _printer(as_json: bool) -> Callable[[Event], None]:

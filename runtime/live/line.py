@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,17 @@ _OF_LINE: Mapping[str, type | tuple[type, ...]] = {
     "when-behind": str,
     "sinks": list,
 }
+_FOLDERS = ("record", "keep")
+KEEP_MAX_MB = 10_000.0
+"""By default."""
+
+
+class WhenBehind(StrEnum):
+    """What becomes of a frame when the scorer is behind and the queue is full."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop-oldest"
+    DROP_NEWEST = "drop-newest"
 
 
 @dataclass(frozen=True)
@@ -65,19 +77,35 @@ class CameraPlan:
 
 @dataclass(frozen=True)
 class LinePlan:
-    """A line, as its file describes it; what it leaves out is the command's.
+    """A line, as it was asked for.
 
     Attributes:
         cameras: at least one.
-        settings: of the line itself, by the names of the command's options.
+        record: folder of the record.
+        keep: folder for the frames of cameras and videos; None keeps none.
+        keep_max_mb: megabytes of 10^6 bytes of kept frames.
+        page: HOST:PORT of the live page; None for no page.
+        cycle_time: longest allowed time to a verdict, such as "250ms"; None counts none as late.
+        when_behind: one of `WhenBehind`.
+        sinks: addresses, see `stpm.runtime.live.sinks.open_sink`.
     """
 
-    cameras: tuple[CameraPlan, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    cameras: tuple[CameraPlan, ...] = ()
+    record: Path = Path("record")
+    keep: Path | None = None
+    keep_max_mb: float = KEEP_MAX_MB
+    page: str | None = None
+    cycle_time: str | None = None
+    when_behind: str = WhenBehind.BLOCK
+    sinks: tuple[str, ...] = ()
 
 
-def read_line(path: Path) -> LinePlan:
+def read_line(path: Path, given: LinePlan) -> LinePlan:
     """Read a line's file; paths in it are relative to its folder.
+
+    Args:
+        path: of the file.
+        given: what holds where the file says nothing; its sinks come before those of the file.
 
     Raises:
         DataError: it cannot be read, lacks something, or has a key that is unknown.
@@ -103,7 +131,15 @@ def read_line(path: Path) -> LinePlan:
         raise DataError(
             f"{path}: got the cameras {', '.join(names)}, expected different names; rename them."
         )
-    return LinePlan(plans, values)
+    if "when-behind" in values and values["when-behind"] not in tuple(WhenBehind):
+        raise DataError(
+            f"{path}: got when-behind = {values['when-behind']!r}, expected "
+            f"{', '.join(WhenBehind)}; correct it."
+        )
+    folders = {key: path.parent / values.pop(key) for key in _FOLDERS if key in values}
+    sinks = (*given.sinks, *values.pop("sinks", ()))
+    others = {key.replace("-", "_"): value for key, value in values.items()}
+    return replace(given, cameras=plans, sinks=sinks, **folders, **others)
 
 
 def _camera(path: Path, values: Mapping[str, Any]) -> CameraPlan:

@@ -7,7 +7,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +18,7 @@ from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import Drift
 from stpm.runtime.live.latency import Latencies
+from stpm.runtime.live.line import WhenBehind
 from stpm.runtime.live.record import Record
 from stpm.runtime.live.sources import Source
 from stpm.runtime.live.verdict import Entry, Event, Frame, pixels_hash, utc
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
 
 LAST_DELIVERY = 10.0
 """Seconds that the sinks have at the end."""
-
-
-class WhenBehind(StrEnum):
-    """What becomes of a frame when the scorer is behind and the queue is full."""
-
-    BLOCK = "block"
-    DROP_OLDEST = "drop-oldest"
-    DROP_NEWEST = "drop-newest"
 
 
 @dataclass
@@ -276,7 +268,7 @@ class _Line:
         return {
             "time": utc(frame.taken_ns),
             "camera": camera.name,
-            "image": camera.source.kept_as(frame),
+            "image": camera.source.recorded_as(frame),
             "bundle": camera.detector.bundle.manifest_sha256,
             "engine": camera.detector.engine_name,
         } | found

@@ -12,7 +12,7 @@ from page_blocks import ROOT, Block
 
 from stpm.fleet.plan import read_plan
 from stpm.runtime.bundle.manifest import parse_manifest
-from stpm.runtime.live.line import read_line
+from stpm.runtime.live.line import LinePlan, read_line
 from stpm.runtime.live.record import read_record
 
 INCLUDE = ROOT / "runtime/c/include"
@@ -69,7 +69,8 @@ def read_block(block: Block) -> None:
             keys = [entry.keys() for entry in entries if entry["verdict"] == "anomalous"]
             assert json.loads(block.text).keys() in keys
         case "docs/live.md", "toml":
-            assert [camera.name for camera in read_line(shown).cameras] == ["top", "side"]
+            plan = read_line(shown, LinePlan())
+            assert [camera.name for camera in plan.cameras] == ["top", "side"]
         case "docs/scale.md", "toml":
             # Two cameras, three products and seeds; or three categories and seeds.
             wanted = 18 if "cameras" in block.text else 9

@@ -30,7 +30,7 @@ class ListSource:
                 return
             yield Frame(image, f"list#{number}", time.time_ns())
 
-    def kept_as(self, frame: Frame) -> str:
+    def recorded_as(self, frame: Frame) -> str:
         return frame.name
 
     def done(self, frame: Frame) -> None:

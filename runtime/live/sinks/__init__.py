@@ -67,4 +67,9 @@ def open_sink(address: str) -> Sink:
     if package is not None and importlib.util.find_spec(package) is None:
         raise BackendError(f"the sink {kind} needs {package}; run pip install 'stpm[live]'.")
     opener: Callable[[str], Sink] = importlib.import_module(module).open_sink
-    return opener(address)
+    try:
+        return opener(address)
+    except OSError as error:
+        raise DataError(
+            f"the sink {address!r} cannot be opened ({error.strerror}); check the address."
+        ) from None

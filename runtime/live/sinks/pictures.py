@@ -67,10 +67,11 @@ def open_sink(address: str) -> PicturesSink:
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     try:
         every, max_mb = int(options.pop("every", "0")), float(options.pop("max-mb", MAX_MB))
-    except ValueError as error:
-        raise DataError(f"{address}: {error}; expected whole numbers.") from None
+    except ValueError:
+        every, max_mb = -1, 0
     if options or every < 0 or max_mb <= 0:
         raise DataError(
-            f"got the sink {address!r}, expected pictures:FOLDER?every=N&max-mb=N; correct it."
+            f"got the sink {address!r}, expected pictures:FOLDER?every=N&max-mb=N with whole "
+            "numbers N; correct it."
         )
     return PicturesSink(Path(parts.path), every, max_mb)

@@ -27,7 +27,7 @@ class Source(Protocol):
         """Yield frames until there are no more, or `stop` is set; reconnects by itself."""
         ...
 
-    def kept_as(self, frame: Frame) -> str:
+    def recorded_as(self, frame: Frame) -> str:
         """Return what a frame is called in the record."""
         ...
 

@@ -150,6 +150,9 @@ def refused(*arguments: object) -> str:
     return last
 
 
+CAMERA = "[[camera]]\nname = 'a'\nsource = 'inbox'\nbundle = 'part.stpm'"
+
+
 def test_what_cannot_run_is_said(bundle_path: Path, inbox: Path, tmp_path: Path) -> None:
     record = ("--record", tmp_path / "record")
     assert "expected a folder, a video file" in refused(bundle_path, "nowhere", *record)
@@ -166,12 +169,15 @@ def test_what_cannot_run_is_said(bundle_path: Path, inbox: Path, tmp_path: Path)
     ):
         said = refused(bundle_path, source, option, value, *record)
         assert f"got {option}, expected --" in said
+    said = refused(bundle_path, inbox, "--keep", tmp_path / "frames", *record)
+    assert "got --keep with folders alone" in said
     said = refused(bundle_path, inbox, "--page", "0.0.0.0:0", *record)
     assert "which other machines can reach, without --page-token" in said
     for content, says in (
         ("", "has no [[camera]]"),
         ("[[camera]]\nname = 'a'", "a camera lacks source, bundle"),
         ("speed = 1", "got speed = 1, expected record"),
+        (f"when-behind = 'wait'\n{CAMERA}", "expected block, drop-oldest, drop-newest"),
         ("= 1", "is not TOML"),
     ):
         (tmp_path / "line.toml").write_text(content)

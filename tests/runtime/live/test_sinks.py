@@ -51,6 +51,14 @@ def test_csv_grows(tmp_path: Path) -> None:
     assert [float(row["score"]) for row in rows] == [0.25, 1.25, 0.25]
 
 
+def test_a_table_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "parts.csv"
+    path.write_bytes(b"part;weight\r\n1;2\r\n")
+    with pytest.raises(DataError, match="begins with 'part;weight', expected a new file"):
+        open_sink(f"csv:{path}")
+    assert path.read_bytes() == b"part;weight\r\n1;2\r\n"
+
+
 def test_a_row_that_the_disk_refuses_is_written_once(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     path = tmp_path / "verdicts.csv"
@@ -324,7 +332,9 @@ def test_pictures_keep_to_their_room(detector: Detector, good: list[Path], tmp_p
         ("mqtt://host/a/#", "expected mqtt://HOST[:PORT]/TOPIC"),
         ("opcua://", "expected opcua://HOST[:PORT]"),
         ("pictures:kept?often=1", "expected pictures:FOLDER?every=N&max-mb=N"),
-        ("pictures:kept?every=x", "invalid literal"),
+        ("pictures:kept?every=x", "with whole numbers N"),
+        ("csv:/", "cannot be opened (Is a directory)"),
+        ("pictures:/dev/null", "cannot be opened (File exists)"),
     ],
 )
 def test_addresses_that_are_none(address: str, says: str) -> None:
