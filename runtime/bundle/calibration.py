@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpm.runtime.bundle.maps import Maps, nth_highest
+from stpm.runtime.bundle.maps import Maps
+from stpm.runtime.bundle.quantile import nth_highest
 from stpm.runtime.errors import BundleError, DataError
 
 INTERVAL_COVERAGE = 0.95

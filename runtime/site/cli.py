@@ -27,6 +27,7 @@ from stpm.runtime.site.thresholds import (
     Finds,
     against_defects,
     by_hand,
+    check_rates,
     from_good_images,
     score_images,
     write_thresholds,
@@ -131,24 +132,16 @@ def calibrate(
 
     The bundle is replaced as a whole or not at all, and keeps a record of its old thresholds.
     """
+    asked = _Asked(roi or [], ignore or [], whole_image, min_area, align, align_limit, no_align)
+    asked.check()
     if (threshold is None) == (not good):
         raise typer.BadParameter("give either good images or --threshold.")
-    others = (false_alarm_rate, warn_rate, min_area)
-    regions = (bad, roi, ignore, whole_image, align, no_align)
-    if threshold is not None and (any(regions) or any(value is not None for value in others)):
+    rates = (false_alarm_rate, warn_rate)
+    if threshold is not None and (bad or not asked.is_nothing or rates != (None, None)):
         raise typer.BadParameter(
             "--threshold cannot be combined with other limits, regions or --bad; calibrate "
             "on good images instead."
         )
-    if whole_image and (roi or ignore):
-        raise typer.BadParameter(
-            "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
-            "leave one out."
-        )
-    if align_limit is not None and align is None:
-        raise typer.BadParameter("--align-limit needs --align.")
-    if align is not None and no_align:
-        raise typer.BadParameter("--no-align removes the reference, so leave --align out.")
     if is_remote(bundle) and not dry_run:
         raise DataError(
             f"{bundle}: is in a store, and thresholds are changed on disk; copy it here first, or "
@@ -157,45 +150,20 @@ def calibrate(
     opened = Bundle(local(bundle))
     names = engine or [n for n in installed_engines() if n in opened.manifest.engines]
     detectors = [Detector(opened, name) for name in names] or [Detector(opened)]
-    found: dict[str, Calibration] = {}
+    before = rule = rule_of(opened)
+    bad_paths = _images(bad or [])
     defects: dict[str, list[Finds]] = {}
-    good_paths, bad_paths = _images(good or []), _images(bad or [])
-    before = rule_of(opened)
-    asked = _Asked(
-        roi or [], ignore or [], whole_image, min_area, align, align_limit or LIMIT, no_align
-    )
-    rule = _rule(opened, before, good_paths, asked)
-    for detector in detectors:
-        name, old = detector.engine_name, detector.calibration
-        if threshold is not None:
-            found[name] = by_hand(old, threshold)
-            if old.warn_threshold is not None and found[name].warn_threshold is None:
-                note(f"{name}: the warning limit {old.warn_threshold:.4g} is above it, and removed")
-            continue
-        scored = rule.found(_scored(detector, rule, "good images", good_paths))
-        left_out = len(good_paths) - len(scored.image_sizes)
-        if left_out:
-            note(
-                f"{name}: {left_out} of {len(good_paths)} good images cannot be aligned; the line "
-                "would reject as many, beside the false alarms below: widen --align-limit, or "
-                "align by shifts alone (10%,0)"
-            )
-        found[name] = from_good_images(
-            scored, rule, false_alarm_rate, warn_rate, old.false_alarm_rate
-        )
-        possible = smallest_false_alarm_rate(len(scored.image_sizes))
-        if false_alarm_rate is None and possible < found[name].false_alarm_rate:
-            note(
-                f"{name}: these {len(scored.image_sizes)} images would allow "
-                f"{possible:.2%} false alarms: --false-alarm-rate {ceil(1e4 * possible) / 1e4:g}"
-            )
-        if bad_paths:
-            weights = found[name].roi_weights
-            defects[name] = against_defects(
-                rule.scores(scored, weights),
-                rule.scores(_scored(detector, rule, "defects", bad_paths), weights),
-                found[name],
-            )
+    if threshold is not None:
+        found = {one.engine_name: _by_hand(one, threshold) for one in detectors}
+    else:
+        good_paths, found = _images(good or []), {}
+        check_rates(len(good_paths), *rates)
+        rule = _rule(opened, before, good_paths, asked)
+        for one in detectors:
+            name = one.engine_name
+            found[name], of_good = _from_good_images(one, rule, good_paths, *rates)
+            if bad_paths:
+                defects[name] = _against_defects(one, rule, found[name], of_good, bad_paths)
     first, calibrated = next(iter(found.items()))
     absent = [name for name in opened.manifest.engines if name not in found]
     if rule is not before:
@@ -220,6 +188,57 @@ def calibrate(
     note(f"{bundle}: {'left as it is' if dry_run else 'has these thresholds'}")
 
 
+def _by_hand(detector: Detector, threshold: float) -> Calibration:
+    before = detector.calibration
+    found = by_hand(before, threshold)
+    if before.warn_threshold is not None and found.warn_threshold is None:
+        note(
+            f"{detector.engine_name}: the warning limit {before.warn_threshold:.4g} is above it, "
+            "and removed"
+        )
+    return found
+
+
+def _from_good_images(
+    detector: Detector,
+    rule: Rule,
+    paths: list[Path],
+    false_alarm_rate: float | None,
+    warn_rate: float | None,
+) -> tuple[Calibration, Scored]:
+    """Calibrate an engine, and say what its images allow; returns what it made of them, too."""
+    name = detector.engine_name
+    scored = rule.found(_scored(detector, rule, "good images", paths))
+    count = len(scored.image_sizes)
+    if count < len(paths):
+        note(
+            f"{name}: {len(paths) - count} of {len(paths)} good images cannot be aligned; the line "
+            "would reject as many, beside the false alarms below: widen --align-limit, or "
+            "align by shifts alone (10%,0)"
+        )
+    wished = detector.calibration.false_alarm_rate
+    found = from_good_images(scored, rule, false_alarm_rate, warn_rate, wished)
+    possible = smallest_false_alarm_rate(count)
+    if false_alarm_rate is None and possible < found.false_alarm_rate:
+        note(
+            f"{name}: these {count} images would allow {possible:.2%} false alarms: "
+            f"--false-alarm-rate {ceil(1e4 * possible) / 1e4:g}"
+        )
+    return found, scored
+
+
+def _against_defects(
+    detector: Detector,
+    rule: Rule,
+    calibration: Calibration,
+    good: Scored,
+    paths: list[Path],
+) -> list[Finds]:
+    bad = _scored(detector, rule, "defects", paths)
+    weights = calibration.roi_weights
+    return against_defects(rule.scores(good, weights), rule.scores(bad, weights), calibration)
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What is to count from now on, as the flags say it."""
@@ -229,13 +248,25 @@ class _Asked:
     whole_image: bool
     min_area: int | None
     align: Path | None
-    align_limit: str
+    align_limit: str | None
     no_align: bool
 
     @property
     def is_nothing(self) -> bool:
         flags = (self.rois, self.ignored, self.whole_image, self.align, self.no_align)
         return not any(flags) and self.min_area is None
+
+    def check(self) -> None:
+        """Refuse flags that contradict each other."""
+        if self.whole_image and (self.rois or self.ignored):
+            raise typer.BadParameter(
+                "--whole-image removes regions, so it cannot be combined with --roi and --ignore; "
+                "leave one out."
+            )
+        if self.align_limit is not None and self.align is None:
+            raise typer.BadParameter("--align-limit needs --align.")
+        if self.align is not None and self.no_align:
+            raise typer.BadParameter("--no-align removes the reference, so leave --align out.")
 
 
 def _rule(bundle: Bundle, before: Rule, good: list[Path], asked: _Asked) -> Rule:
@@ -250,7 +281,7 @@ def _rule(bundle: Bundle, before: Rule, good: list[Path], asked: _Asked) -> Rule
     if asked.align is not None:
         _check_regions(bundle, before, asked)
         check_whole_images(bundle.path, manifest.tiles is not None)
-        limit = Limit.parse(asked.align_limit)
+        limit = Limit.parse(asked.align_limit or LIMIT)
         alignment, reference = align_to(local(asked.align), limit, good, manifest.input)
         scoring = replace(scoring, align=alignment)
     if asked.rois or asked.ignored:

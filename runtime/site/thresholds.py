@@ -22,6 +22,7 @@ from stpm.runtime.bundle.calibration import (
     MOST_STATISTICS,
     Calibration,
     calibrate,
+    check_image_count,
     image_threshold,
     kept_values,
     rate_of_threshold,
@@ -98,6 +99,26 @@ def score_images(
     return Scored(maps, np.concatenate(scores), sizes, statistics, found_views)
 
 
+def check_rates(count: int, false_alarm_rate: float | None, warn_rate: float | None) -> None:
+    """Refuse rates that so many good images cannot guarantee, or that contradict each other.
+
+    Raises:
+        DataError: too few images, a rate outside (0, 1), or a warn rate below the false-alarm rate.
+    """
+    if warn_rate is not None and not 0 < warn_rate < 1:
+        raise DataError(
+            f"got --warn-rate {warn_rate:g}, expected a number above 0 and below 1; correct it."
+        )
+    if false_alarm_rate is None:
+        return
+    check_image_count(count, false_alarm_rate)
+    if warn_rate is not None and warn_rate < false_alarm_rate:
+        raise DataError(
+            f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of "
+            f"{false_alarm_rate:g}, because it includes the rejected parts; raise it."
+        )
+
+
 def from_good_images(
     good: Scored,
     rule: Rule,
@@ -125,11 +146,7 @@ def from_good_images(
     rate = false_alarm_rate
     if rate is None:
         rate = max(wished, smallest_false_alarm_rate(len(good.pred_scores)))
-    if warn_rate is not None and warn_rate < rate:
-        raise DataError(
-            f"got --warn-rate {warn_rate:g}, expected at least the false-alarm rate of "
-            f"{rate:g}, because it includes the rejected parts; raise it."
-        )
+    check_rates(len(good.pred_scores), rate, warn_rate)
     of_good, of_new = roi_weights(good, rule)
     return replace(
         calibrate(rule.scores(good, of_good), rule.maps(good, of_new), rate, warn_rate),

@@ -164,6 +164,8 @@ def test_what_cannot_be_calibrated_is_refused(line: Path, good: Path, tmp_path: 
     assert "needs 99 or more" in refuse(line, good, "--false-alarm-rate", 0.01)
     said = refuse(line, good, "--false-alarm-rate", 0.2, "--warn-rate", 0.1)
     assert "got --warn-rate 0.1, expected at least the false-alarm rate of 0.2" in said
+    said = refuse(line, good, "--warn-rate", 1.5)
+    assert "got --warn-rate 1.5, expected a number above 0 and below 1" in said
     assert "there is no such file" in refuse(line, tmp_path / "absent")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
