@@ -34,7 +34,7 @@ from stpm.benchmarks.report.chapters import (
 )
 from stpm.benchmarks.report.gallery import Gallery, Group, galleries, groups_of
 from stpm.benchmarks.report.provenance import provenance_tables
-from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables import Table, heading
 from stpm.benchmarks.report.verdict import (
     Finding,
     KeyFigure,
@@ -57,6 +57,12 @@ CAPTIONS = 100_000
 """Bytes of it that are kept for what surrounds the pictures."""
 _NUMBER = re.compile(r"[<>~]?[-+\u2212]?\d[\d.,]*(e[-+]?\d+)?( ?%)?")
 
+JUDGED = frozenset({"accuracy", "latency", "peers", "device"})
+"""Kinds of results that answer whether a model ships."""
+NOT_JUDGED = (
+    "Whether a model ships is judged by the results of stpm-bench accuracy, latency and peers; "
+    "none of them is here."
+)
 Results = Mapping[Path, Record]
 """Contents of result files."""
 
@@ -150,13 +156,14 @@ def assemble(results: Results, blocks: Sequence[tuple[str, Block]]) -> Report:
         blocks: (kind, block) pairs.
     """
     contents = list(results.values())
-    findings = [*accuracy_findings(contents), *speed_findings(contents)]
+    are_judged = any(content["kind"] in JUDGED for content in contents)
+    findings = [*accuracy_findings(contents), *speed_findings(contents)] if are_judged else []
     findings += [belong_together(contents)] if contents else []
     return Report(
         title=_title(contents),
         created=max((content["created"] for content in contents), default=""),
         machines=list(dict.fromkeys(map(machine, contents))),
-        summary=summary(findings),
+        summary=summary(findings) if are_judged else NOT_JUDGED,
         findings=findings,
         key_figures=[*accuracy_key_figures(contents), *speed_key_figures(contents)],
         chapters=chapters(blocks),
@@ -212,6 +219,7 @@ def _environment(**options: Any) -> Environment:
         **options,
     )
     environment.filters["is_number"] = _is_number
+    environment.filters["heading"] = heading
     return environment
 
 

@@ -36,6 +36,12 @@ class Table:
         self.rows.append(Row((*cells, *[""] * missing), published))
 
 
+def heading(title: str) -> str:
+    """Begin a title with a capital letter, but leave the name of a file as it is."""
+    first = title.split(" ", 1)[0]
+    return title[:1].upper() + title[1:] if first.rstrip(",").isalpha() else title
+
+
 def print_tables(tables: Sequence[Table]) -> None:
     """Print tables on a terminal."""
     from rich.box import SIMPLE

@@ -19,7 +19,7 @@ from stpm.benchmarks.report.chapters import TITLES, blocks_of
 from stpm.benchmarks.report.document import SIZE_LIMIT, write_report
 from stpm.benchmarks.report.gallery import galleries, groups_of
 from stpm.benchmarks.report.provenance import provenance_tables
-from stpm.benchmarks.report.tables import Table
+from stpm.benchmarks.report.tables import Table, heading
 from stpm.benchmarks.report.tables_accuracy import ablation_tables, accuracy_tables
 from stpm.benchmarks.report.tables_speed import latency_tables, peers_tables
 
@@ -51,18 +51,18 @@ def test_the_page_holds_every_figure_of_the_results(
     assert report(*results.values(), "-o", out) == (0, f"{out}: written\n")
     page = read_page(out)
     for table in tables_of(results):
-        head, *rows = page.tables[table.title]
+        head, *rows = page.tables[heading(table.title)]
         assert head == [column or "name" for column in table.columns]
         for shown, row in zip(rows, table.rows, strict=True):
             first, *others = shown
             assert first.removesuffix("\npublished" if row.published else "") == row.cells[0]
             assert others == list(row.cells[1:])
     row = json.loads(results["accuracy"].read_text())["categories"]["weave"][1]
-    shown = next(rows for title, rows in page.tables.items() if title.startswith("weave, 8"))
+    shown = next(rows for title, rows in page.tables.items() if title.startswith("Weave, 8"))
     for metric in ("image_auroc", "pixel_auroc", "aupro"):
         assert any(f"{row['overall'][metric]:.4f}" in cell for line in shown for cell in line)
     case = json.loads(results["latency"].read_text())["cases"][0]
-    times = page.tables["latency of one query, from frame in memory to decision"][1]
+    times = page.tables["Latency of one query, from frame in memory to decision"][1]
     assert times[1:5] == [f"{case['latency_ms'][p]:.2f}" for p in ("p50", "p90", "p99", "max")]
 
 
@@ -74,7 +74,7 @@ def test_markdown_holds_the_same_tables_and_verdict(
     write_report(list(results.values()), text)
     lines = text.read_text().splitlines()
     for table in tables_of(results):
-        start = lines.index(f"#### {_escaped(table.title)}") + 2
+        start = lines.index(f"#### {_escaped(heading(table.title))}") + 2
         shown = lines[start : start + 2 + len(table.rows)]
         for line, row in zip(shown[2:], table.rows, strict=True):
             cells = (_escaped(cell).replace("\n", "<br>") for cell in row.cells)
@@ -97,10 +97,10 @@ def test_each_kind_makes_a_report_alone(
     out = tmp_path / f"report{suffix}"
     assert report(results[kind], "-o", out)[0] == 0
     titles = {"accuracy": "Accuracy", "latency": "Speed", "peers": "Other programs"}
-    heading = titles.get(kind, "Ablations")
-    wanted = f'id="{kind}-title">{heading}</h2>' if suffix == ".html" else f"\n## {heading}\n"
+    title = titles.get(kind, "Ablations")
+    wanted = f'id="{kind}-title">{title}</h2>' if suffix == ".html" else f"\n## {title}\n"
     assert wanted in out.read_text()
-    assert "not measured" in out.read_text().lower()
+    assert ("not measured" in out.read_text().lower()) == (kind != "ablation")
 
 
 def test_the_page_needs_nothing_from_elsewhere(
@@ -294,7 +294,7 @@ def test_a_file_of_another_kind_is_named_and_left_out(
     first, second = stderr.splitlines()
     assert (code, second) == (0, f"{out}: written")
     assert first.startswith(f"left out: {other}: got a file of kind 'weather'")
-    assert "fresh process" in read_page(out).tables
+    assert "Fresh process" in read_page(out).tables
 
 
 RESULTS = Path(__file__).parents[3] / "benchmarks/results"
@@ -344,3 +344,28 @@ def test_the_same_results_give_the_same_page(results: dict[str, Path], tmp_path:
     for name in ("a.html", "b.html"):
         write_report(list(results.values()), tmp_path / name)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("latency of one query", "Latency of one query"),
+        ("weave, 8 test images", "Weave, 8 test images"),
+        ("bottle_rd.stpm, 3 images", "bottle_rd.stpm, 3 images"),
+        ("", ""),
+    ],
+)
+def test_names_of_files_stay_as_they_are(title: str, shown: str) -> None:
+    assert heading(title) == shown
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_measurements_alone_are_not_judged(
+    suffix: str, results: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / f"report{suffix}"
+    assert report(results["ablation"], "-o", out)[0] == 0
+    text = out.read_text()
+    assert "none of them is here" in text
+    assert ">Verdict<" not in text
+    assert "## Verdict" not in text

@@ -79,7 +79,7 @@ def test_a_long_table_begins_with_six_rows(page: Page) -> None:
     button = page.locator(".table", has=page.locator(LATENCY)).locator("button.more")
     name = button.get_attribute("aria-label")
     assert name is not None
-    assert name.startswith(f"all {count} rows of latency of one query")
+    assert name.startswith(f"all {count} rows of Latency of one query")
     assert (visible.count(), button.get_attribute("aria-expanded")) == (6, "false")
     button.press("Enter")
     assert (visible.count(), button.get_attribute("aria-expanded")) == (count, "true")
@@ -93,7 +93,7 @@ def test_a_long_table_begins_with_six_rows(page: Page) -> None:
 
 def test_rows_are_filtered_by_keyboard(page: Page) -> None:
     count = len(column(page, LATENCY, 2))
-    field = page.get_by_role("searchbox", name="Filter rows of latency of one query")
+    field = page.get_by_role("searchbox", name="Filter rows of Latency of one query")
     field.focus()
     page.keyboard.type("multi 96x128 batch")
     shown = page.locator(f"{LATENCY} tbody tr:visible").all_inner_texts()
