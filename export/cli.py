@@ -233,7 +233,8 @@ def export(
         _note_imitation(chosen, engine)
     bundle = out or Path(ckpt.name.split(".")[0] + ".stpm")
     on_disk(bundle)
-    _check_out(bundle, overwrite)
+    if bundle != ckpt:  # what is given in place of a checkpoint is refused by its reader
+        _check_out(bundle, overwrite)
 
     from stpm.export.auto import export_fastest
     from stpm.export.options import ExportOptions

@@ -12,7 +12,7 @@ import typer
 from stpm.runtime.bundle.archive import Bundle
 from stpm.runtime.capabilities import engine_states, tried_with
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError
+from stpm.runtime.errors import DataError, about
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import RGB, load_image, with_channels
 from stpm.runtime.live.replay_record import replay
@@ -123,7 +123,8 @@ def run(
     for path in found.images:
         try:
             image = load_image(path, contract.bit_depth, contract.channels)
-            result = detector(image)
+            with about(path):
+                result = detector(image)
         except DataError as error:
             note(f"error: {shown(error)}")
             continue

@@ -1,5 +1,10 @@
 """The errors that stpm raises: what was wrong (got X, expected Y) and how to fix it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StpmError(Exception):
     """Base of every known failure; the commands print its one sentence and exit with code 1."""
@@ -27,6 +32,17 @@ class BackendError(StpmError):
 
 class BundleError(StpmError):
     """A bundle is malformed, incomplete, altered or of an unknown version."""
+
+
+@contextmanager
+def about(name: object) -> Iterator[None]:
+    """Begin the message of a DataError with the name of the image that it is about."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(str(name)):
+            raise
+        raise DataError(f"{name}: {error}") from error
 
 
 def one_line(error: BaseException) -> str:

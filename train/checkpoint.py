@@ -103,6 +103,11 @@ def load_checkpoint(
         CheckpointError: the file is missing, malformed, of an unknown version, holds weights that
             are not finite, or its teacher differs from the one it was trained with.
     """
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: is a folder, expected a file of stpm-train such as bottle.pt; a bundle "
+            "NAME.stpm is what stpm-export makes of one."
+        )
     try:
         content, is_plain = _read(path)
     except FileNotFoundError:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stpm.runtime.backends import Outputs
-from stpm.runtime.errors import DataError
+from stpm.runtime.errors import DataError, about
 from stpm.runtime.images.preprocess import FULL_DEPTH, resize, with_channels
 from stpm.runtime.output.console import note
 from stpm.train.checkpoint import Checkpoint
@@ -116,8 +116,18 @@ def scored_batches(
     """Read and score images, `size` of them at a time; see `score_files`."""
     for start in range(0, len(paths), size):
         batch = paths[start : start + size]
-        yield scorer([read_image(path, bit_depth) for path in batch])
+        yield _scored(scorer, batch, [read_image(path, bit_depth) for path in batch])
         on_images(len(batch))
+
+
+def _scored(scorer: Scorer, paths: Sequence[Path], images: Sequence[NDArray[np.uint8]]) -> Outputs:
+    try:
+        return scorer(images)
+    except DataError:
+        for path, image in zip(paths, images, strict=True):  # which of them is it?
+            with about(path):
+                scorer([image])
+        raise
 
 
 def evaluate(

@@ -26,7 +26,7 @@ from stpm.benchmarks.records.shadow import (
     Verdict,
 )
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError
+from stpm.runtime.errors import DataError, about
 from stpm.runtime.live.verdict import pixels_hash
 from stpm.runtime.output.console import note, progress
 from stpm.runtime.output.overlay import side_by_side
@@ -117,10 +117,11 @@ def _both(detectors: Sequence[Detector], image: Kept) -> list[tuple[Any, Result]
     read = {depth: read_image(image.path, depth) for depth in dict.fromkeys(depths)}
     if image.pixels and image.pixels not in map(pixels_hash, read.values()):
         raise DataError(f"{image.path}: has other pixels than were recorded; restore it.")
-    return [
-        (read[depth], detector(read[depth]))
-        for depth, detector in zip(depths, detectors, strict=True)
-    ]
+    with about(image.path):
+        return [
+            (read[depth], detector(read[depth]))
+            for depth, detector in zip(depths, detectors, strict=True)
+        ]
 
 
 def _judged(image: Kept, old: tuple[Any, Result], new: tuple[Any, Result]) -> JudgedImage:

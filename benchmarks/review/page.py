@@ -14,7 +14,7 @@ from PIL import Image
 from stpm.benchmarks.records.result_file import write_whole
 from stpm.benchmarks.report.gallery import shrunk
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError
+from stpm.runtime.errors import DataError, about
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.overlay import heatmap, overlay
 
@@ -69,7 +69,8 @@ def write_review(
     without = unaligned = 0
     for number, path in enumerate((*good, *bad)):
         image = load_image(path, detector.bundle.manifest.input.bit_depth)
-        result = detector(image)
+        with about(path):
+            result = detector(image)
         on_images(1)
         if result.verdict == "unaligned":
             unaligned += 1

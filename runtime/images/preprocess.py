@@ -51,9 +51,7 @@ def load_image(
     return with_channels(_eight_bits(pixels, bit_depth, name), channels, name)
 
 
-def with_channels(
-    image: NDArray[np.uint8], channels: int, name: str = "image"
-) -> NDArray[np.uint8]:
+def with_channels(image: NDArray[np.uint8], channels: int, name: str = "") -> NDArray[np.uint8]:
     """Bring an image to one plane of grey, or to RGB.
 
     Args:
@@ -71,8 +69,8 @@ def with_channels(
         np.array_equal(image[..., 0], image[..., other]) for other in range(1, image.shape[2])
     ):
         raise DataError(
-            f"{name}: got an image whose red, green and blue differ, expected grey, which is all "
-            "that the graph takes; export without --grey for a colour camera."
+            f"{name and f'{name}: '}got an image whose red, green and blue differ, expected grey, "
+            "which is all that the graph takes; export without --grey for a colour camera."
         )
     plane = image if image.shape[2] == channels else image[..., :1]
     return np.ascontiguousarray(np.broadcast_to(plane, (*image.shape[:2], channels)))

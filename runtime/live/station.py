@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError, StpmError
+from stpm.runtime.errors import DataError, StpmError, about
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.live.delivery import Delivery
 from stpm.runtime.live.drift import Drift
@@ -215,7 +215,8 @@ class _Line:
                 raise frame.image
             image = load_image(frame.image, contract.bit_depth, contract.channels)
             marks.append(time.time_ns())
-            result = camera.detector(image)
+            with about(frame.name):
+                result = camera.detector(image)
         except StpmError as error:
             note(f"error: {error}")
             found: Entry = {"verdict": "error", "error": str(error), "latency_ms": {}}
@@ -268,7 +269,7 @@ class _Line:
         return {
             "time": utc(frame.taken_ns),
             "camera": camera.name,
-            "image": camera.source.recorded_as(frame),
+            "image": camera.source.name_in_record(frame),
             "bundle": camera.detector.bundle.manifest_sha256,
             "engine": camera.detector.engine_name,
         } | found

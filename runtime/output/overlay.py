@@ -62,7 +62,7 @@ def overlay(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
 
     Each area above the pixel threshold has a contour. A region whose peak exceeds the image
     threshold also has a box, so that a tiny defect is found at a glance. All else keeps the image's
-    own colours.
+    own colours. An image that could not be aligned, which has no map, is struck out in red.
 
     Args:
         image: uint8 (H, W, 3), RGB, the input image of the result.
@@ -92,6 +92,8 @@ def overlay(image: NDArray[np.uint8], result: Result) -> NDArray[np.uint8]:
     picture[hot] = np.rint(blended).astype(np.uint8)
     line = max(1, round(min(height, width) / 200))
     picture[hot & ~_erode(hot, line)] = _OUTLINE
+    if result.verdict == "unaligned":
+        return _struck_out(picture, 2 * line)
     return _draw_boxes(picture, result, line)
 
 
@@ -190,6 +192,17 @@ def _draw_boxes(picture: NDArray[np.uint8], result: Result, line: int) -> NDArra
                 min(bottom + gap, height) - 1,
             )
             draw.rectangle(corners, outline=_OUTLINE, width=line)
+    return np.array(canvas)
+
+
+def _struck_out(picture: NDArray[np.uint8], line: int) -> NDArray[np.uint8]:
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    right, bottom = canvas.width - 1, canvas.height - 1
+    colour = _HEADERS["unaligned"][1]
+    draw.rectangle((0, 0, right, bottom), outline=colour, width=line)
+    for top in (0, bottom):
+        draw.line((0, top, right, bottom - top), fill=colour, width=line)
     return np.array(canvas)
 
 

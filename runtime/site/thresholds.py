@@ -32,7 +32,7 @@ from stpm.runtime.bundle.image_statistics import STATISTICS, image_statistics
 from stpm.runtime.bundle.manifest import MOST_FORMER, EngineRecord
 from stpm.runtime.bundle.maps import MapStore
 from stpm.runtime.detector import Detector
-from stpm.runtime.errors import DataError
+from stpm.runtime.errors import DataError, about
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.output.map_score import UNALIGNED_SCORE, View
 from stpm.runtime.site.rule import Rule, Scored, roi_weights, scoring_files
@@ -84,7 +84,9 @@ def score_images(
     for start in range(0, len(paths), step):
         batch = paths[start : start + step]
         images = [load_image(path, contract.bit_depth, contract.channels) for path in batch]
-        inputs = detector.prepare(images)
+        inputs = np.concatenate(
+            [_prepared(detector, *one) for one in zip(batch, images, strict=True)]
+        )
         if rule.aligner is not None:
             inputs, places = rule.aligner(inputs)
             views += places
@@ -97,6 +99,11 @@ def score_images(
     statistics = {name: [values[name] for values in measured] for name in STATISTICS}
     found_views = None if rule.aligner is None else views
     return Scored(maps, np.concatenate(scores), sizes, statistics, found_views)
+
+
+def _prepared(detector: Detector, path: Path, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    with about(path):
+        return detector.prepare([image])
 
 
 def check_rates(count: int, false_alarm_rate: float | None, warn_rate: float | None) -> None:

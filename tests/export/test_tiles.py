@@ -19,6 +19,7 @@ from stpm.export.int8 import gate
 from stpm.export.tiles import receptive_radius, tiling_of
 from stpm.runtime import Bundle, Detector
 from stpm.runtime.bundle.tiling import Tiling
+from stpm.runtime.cli import main as run_main
 from stpm.runtime.errors import BundleError, DataError
 from stpm.runtime.images.preprocess import load_image
 from stpm.runtime.serve.cli import main as serve_main
@@ -163,6 +164,19 @@ def test_the_graph_takes_tiles_and_golden_images_are_corners(bundle: Path) -> No
 def test_other_sizes_are_refused(bundle: Path) -> None:
     with pytest.raises(DataError, match="expected 616x520, for which the bundle was exported"):
         Detector(bundle, "onnxruntime")(np.zeros((600, 520, 3), np.uint8))
+
+
+def test_commands_name_the_image_of_another_size(
+    bundle: Path, photographs: Path, tmp_path: Path
+) -> None:
+    line = shutil.copytree(bundle, tmp_path / "line.stpm")
+    other = tmp_path / "other.png"
+    Image.fromarray(photograph(0)[:600]).save(other)
+    wanted = f"{other}: got an image of 600x520 pixels, expected 616x520"
+    for main in (run_main, calibrate_main):
+        result = CliRunner().invoke(main, [str(line), str(photographs), str(other)])
+        assert result.exit_code == 1
+        assert wanted in result.stderr
 
 
 def test_regions_of_interest_of_large_images(

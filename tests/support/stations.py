@@ -30,7 +30,7 @@ class ListSource:
                 return
             yield Frame(image, f"list#{number}", time.time_ns())
 
-    def recorded_as(self, frame: Frame) -> str:
+    def name_in_record(self, frame: Frame) -> str:
         return frame.name
 
     def done(self, frame: Frame) -> None:

@@ -190,6 +190,11 @@ def test_refuses_an_absent_file(tmp_path: Path) -> None:
     assert "there is no such checkpoint" in refusal(tmp_path / "weave.pt")
 
 
+def test_refuses_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "weave.stpm").mkdir()
+    assert "is a folder, expected a file of stpm-train" in refusal(tmp_path / "weave.stpm")
+
+
 class Trap:
     """Makes a folder when it is unpickled."""
 

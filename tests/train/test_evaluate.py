@@ -51,6 +51,19 @@ def samples(data_root: Path) -> list[Sample]:
     return found + [replace(s, kind="stain") for s in found[-2:]]
 
 
+def test_the_image_that_is_refused_is_named(samples: list[Sample]) -> None:
+    refused = load_image(samples[3].path)
+
+    def picky(images: Sequence[np.ndarray]) -> Outputs:
+        if any(np.array_equal(image, refused) for image in images):
+            raise DataError("got an image that is refused")
+        return FakeScorer()(images)
+
+    with pytest.raises(DataError) as error:
+        score_files(picky, [sample.path for sample in samples])
+    assert str(error.value) == f"{samples[3].path}: got an image that is refused"
+
+
 def by_hand(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     maps = np.stack([FakeScorer.one(load_image(s.path)) for s in samples])
     scores = maps.max(axis=(1, 2))

@@ -56,7 +56,7 @@ class PacedSource:
             taken = due if self._period_ns else time.time_ns()
             yield Frame(self._images[number % len(self._images)], f"#{number}", taken)
 
-    def recorded_as(self, frame: Frame) -> str:
+    def name_in_record(self, frame: Frame) -> str:
         """Return its name."""
         return frame.name
 

@@ -8,6 +8,7 @@ import math
 import threading
 from collections import deque
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 from PIL import Image
@@ -17,6 +18,7 @@ from stpm.runtime.live.station import Station
 from stpm.runtime.live.verdict import Entry, Event
 from stpm.runtime.output.overlay import overlay
 from stpm.runtime.output.result import Result
+from stpm.runtime.store import shown
 
 LAST = 12
 """Verdicts with pictures, of each camera."""
@@ -71,7 +73,7 @@ class PageState:
         cameras = [
             {
                 "name": camera.name,
-                "bundle": camera.detector.bundle.manifest.name,
+                "bundle": PurePath(shown(camera.detector.bundle.path)).name,
                 "engine": camera.detector.engine_name,
                 "state": camera.source.state,
                 "counts": dict(camera.counts),

@@ -27,8 +27,8 @@ class Source(Protocol):
         """Yield frames until there are no more, or `stop` is set; reconnects by itself."""
         ...
 
-    def recorded_as(self, frame: Frame) -> str:
-        """Return what a frame is called in the record."""
+    def name_in_record(self, frame: Frame) -> str:
+        """Choose what a frame is called in the record; asked once for each."""
         ...
 
     def done(self, frame: Frame) -> None:

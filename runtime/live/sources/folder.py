@@ -51,7 +51,7 @@ class FolderSource:
             observer.stop()
             observer.join()
 
-    def recorded_as(self, frame: Frame) -> str:
+    def name_in_record(self, frame: Frame) -> str:
         """Return where the file is once it is done with; that name is kept for it."""
         assert frame.path is not None
         if self._move_to is None:

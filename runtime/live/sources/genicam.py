@@ -91,7 +91,7 @@ class GenicamSource:
         finally:
             self._close()
 
-    def recorded_as(self, frame: Frame) -> str:
+    def name_in_record(self, frame: Frame) -> str:
         """Return its name; --keep stores its pixels under another."""
         return frame.name
 

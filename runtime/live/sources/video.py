@@ -68,7 +68,7 @@ class VideoSource:
         finally:
             self._capture.release()
 
-    def recorded_as(self, frame: Frame) -> str:
+    def name_in_record(self, frame: Frame) -> str:
         """Return its name; --keep stores its pixels under another."""
         return frame.name
 

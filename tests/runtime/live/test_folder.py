@@ -29,7 +29,7 @@ class Watch:
 
     def _read(self) -> None:
         for frame in self.source.frames(self._stop):
-            self.kept.append(self.source.recorded_as(frame))
+            self.kept.append(self.source.name_in_record(frame))
             self.source.done(frame)
             self.frames.append(frame)
 

@@ -11,6 +11,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from stpm.runtime.errors import DataError
+from stpm.runtime.output.map_score import UNALIGNED_SCORE
 from stpm.runtime.output.overlay import heatmap, overlay, save_pictures, side_by_side
 from stpm.runtime.output.result import Result
 
@@ -79,6 +80,19 @@ def test_overlay_leaves_a_good_image_alone() -> None:
     image = picture()
     result = inspected(np.full((32, 40), PIXEL_THRESHOLD / 2, dtype=np.float32))
     np.testing.assert_array_equal(overlay(image, result), image)
+
+
+def test_a_part_that_could_not_be_aligned_is_struck_out() -> None:
+    image = picture()
+    flat = np.zeros((32, 40), np.float32)
+    shown = overlay(image, Result(UNALIGNED_SCORE, flat, 1.0, PIXEL_THRESHOLD, SIZE))
+    red = (shown == (190, 20, 30)).all(axis=2)
+    height, width = SIZE
+    assert red[0].all()
+    assert red[:, -1].all()
+    assert red[height // 2, width // 2]
+    assert red.mean() < 0.3
+    np.testing.assert_array_equal(shown[~red], image[~red])
 
 
 def test_overlay_changes_only_the_hot_area_and_its_box() -> None:

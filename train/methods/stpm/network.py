@@ -59,8 +59,9 @@ class ModelConfig:
         """Refuse what cannot be built; see `check_levels`."""
         check_levels(self.backbone, self.levels)
         if self.share_to and self.share_to not in OUTPUTS:
+            able = OUTPUTS[: OUTPUTS.index(self.levels[-1])]
             raise CheckpointError(
-                f"got {self.share_to!r} to share to, expected one of {', '.join(OUTPUTS)}; change "
+                f"got {self.share_to!r} to share to, expected one of {', '.join(able)}; change "
                 "--share-to."
             )
         if not self.matched:

@@ -41,8 +41,11 @@ function showScores(figure, camera) {
   const width = svg.clientWidth || 600;
   const step = Math.min(12, (width - 6) / scores.length);
   svg.setAttribute("viewBox", `0 0 ${width} 140`);
-  const highest = Math.max(camera.threshold * 1.6, ...scores.map(([score]) => Math.min(score, camera.threshold * 4))) || 1;
-  const y = (score) => 136 - (132 * Math.min(score, highest)) / highest;
+  // From the lowest score, so that scores far from 0 are told apart; outliers stand at the edge.
+  const lowest = Math.min(camera.threshold, camera.warn_threshold ?? Infinity, ...scores.map(([score]) => score));
+  const below = camera.threshold - lowest || Math.abs(camera.threshold) || 1;
+  const highest = Math.max(camera.threshold + 0.6 * below, ...scores.map(([score]) => Math.min(score, camera.threshold + 3 * below)));
+  const y = (score) => 136 - (132 * (Math.min(score, highest) - lowest)) / (highest - lowest);
   const shapes = [];
   const line = (score, className) => {
     const made = document.createElementNS(svg.namespaceURI, "line");
@@ -61,7 +64,8 @@ function showScores(figure, camera) {
   const above = scores.filter(([score]) => score > camera.threshold).length;
   svg.setAttribute("aria-label", `The last ${scores.length} scores; ${above} above the threshold`);
   figure.querySelector("figcaption").textContent =
-    `The last ${scores.length} scores, newest right. Line: threshold ${camera.threshold.toPrecision(4)}`;
+    `The last ${scores.length} scores, newest right, from ${lowest.toPrecision(3)} to ${highest.toPrecision(3)}. ` +
+    `Line: threshold ${camera.threshold.toPrecision(4)}`;
 }
 
 function showLast(list, rows) {
