@@ -27,6 +27,7 @@ class FitOptions:
         tile: side in pixels of the tiles that are trained on, at full resolution; 0 for whole
             images, resized.
         bit_depth: bits that the camera uses of images of 16 bits.
+        hard_positions: whether RD learns only from positions that are restored worse than most.
         augment: whether the images are disturbed anew in every epoch; see `stpm.train.augment`.
         cache_gb: memory for teacher features in 10^9 bytes; beyond it they are recomputed.
         device: "auto", "cpu" or "cuda".
@@ -44,6 +45,7 @@ class FitOptions:
     held_out: float = 0.2
     train_share: float = 1.0
     seed: int = 0
+    hard_positions: bool = False
     augment: bool = False
     cache_gb: float = 4.0
     tile: int = 0

@@ -32,7 +32,7 @@ from stpm.train.run_files import RunFiles
 
 MUST_MATCH = (
     *("batch_size", "learning_rate", "momentum", "weight_decay", "cooldown"),
-    *("held_out", "train_share", "seed", "augment", "tile", "bit_depth"),
+    *("held_out", "train_share", "seed", "hard_positions", "augment", "tile", "bit_depth"),
 )
 """The options that a resumed run may not change; more epochs are welcome."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,35 @@ def test_loss_is_the_sum_over_levels_of_one_minus_the_cosine_of_whole_levels(mod
         )
         loss = float(trainer.loss(trainer.train.pixels(index), targets))
     assert loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_easy_positions_pass_no_gradient(model: Rd) -> None:
+    images = noise(5).numpy()
+    trainer = RdTrainer(model, images[:4], images[4:], replace(OPTIONS, hard_positions=True))
+    trainer.prepare(lambda _: None)
+    index = torch.arange(4)
+    targets = trainer.train.targets(index)
+    found: list[Tensor] = []
+
+    def watched(levels: Sequence[Tensor]) -> list[Tensor]:
+        found[:] = [features.detach().requires_grad_() for features in model.student(levels)]
+        return found
+
+    trainer.student_features = watched  # type: ignore[method-assign]
+    model.student.eval()
+    for epoch, limit in ((0, -3.0), (0.1, -1.0), (1, 1.0)):  # of 2: at first, half way, at last
+        trainer.epoch = 0
+        trainer.cool_down(epoch)
+        loss = trainer.loss(trainer.train.pixels(index), targets)
+        loss.backward()
+        for teacher, student in zip(targets, found, strict=True):
+            distance = 1 - F.cosine_similarity(teacher.float(), student.detach())
+            is_hard = distance >= distance.mean() + limit * distance.std()
+            assert student.grad is not None
+            assert torch.equal(student.grad.abs().sum(dim=1) > 0, is_hard)
+    trainer.options = OPTIONS
+    with torch.no_grad():
+        assert trainer.loss(trainer.train.pixels(index), targets) == loss
 
 
 def test_training_restores_better_and_leaves_the_teacher() -> None:

@@ -23,7 +23,7 @@ class RdMethod(Method):
 
     config = RdConfig
     recipes: ClassVar = {
-        "fast": replace(PUBLISHED, epochs=32, batch_size=4, cooldown=0.5),
+        "fast": replace(PUBLISHED, epochs=32, batch_size=4, cooldown=0.5, hard_positions=True),
         "paper": PUBLISHED,
     }
     quantizes = True
