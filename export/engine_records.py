@@ -10,6 +10,7 @@ from stpm.runtime.bundle.archive import EngineRecord
 from stpm.runtime.bundle.calibration import Calibration
 from stpm.runtime.bundle.parity import TOLERANCES, compare
 from stpm.runtime.errors import ParityError
+from stpm.runtime.output.console import counted
 from stpm.runtime.site.rule import Scored
 from stpm.runtime.site.thresholds import from_good_images
 
@@ -74,7 +75,7 @@ def engine_line(name: str, record: EngineRecord) -> str:
         f"{name}: {agreement}; threshold "
         f"{record.calibration.image_threshold:.4g} for {record.calibration.false_alarm_rate:.2%} "
         f"false alarms (95% interval {low:.2%} to {high:.2%}, "
-        f"{record.calibration.image_count} images)"
+        f"{counted(record.calibration.image_count, 'images')})"
     )
 
 

@@ -16,7 +16,7 @@ from stpm.runtime.errors import DataError, about
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import RGB, load_image, with_channels
 from stpm.runtime.live.replay_record import replay
-from stpm.runtime.output.console import Version, command, note, say
+from stpm.runtime.output.console import Version, command, counted, note, say
 from stpm.runtime.output.overlay import save_pictures
 from stpm.runtime.output.picture_names import picture_stems
 from stpm.runtime.output.result import Result, Verdict
@@ -146,7 +146,7 @@ def _replay(detector: Detector, path: Path) -> None:
     replayed = replay(detector, path, say)
     note(
         f"{path}: {replayed.same} as recorded, {replayed.different} different, "
-        f"{replayed.missing} images not kept, {replayed.unscored} without a score"
+        f"{counted(replayed.missing, 'images')} not kept, {replayed.unscored} without a score"
     )
     if not replayed.holds:
         raise typer.Exit(1)

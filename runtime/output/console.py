@@ -60,6 +60,11 @@ def refuse_ignored(context: typer.Context, ignored: Collection[str], where: str)
             raise typer.BadParameter(f"got {found}, which {where} does not use; leave it out.")
 
 
+def counted(number: int, things: str) -> str:
+    """Say how many there are of things: "1 image", "2 images"."""
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
+
+
 @contextmanager
 def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal, a plain line elsewhere; yields what advances it."""
@@ -68,7 +73,7 @@ def progress(label: str, total: int, unit: str = "images") -> Iterator[Callable[
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        note(f"{label}: {total} {unit}")
+        note(f"{label}: {counted(total, unit)}")
     with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)

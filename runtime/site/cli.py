@@ -19,7 +19,7 @@ from stpm.runtime.detector import Detector
 from stpm.runtime.errors import DataError
 from stpm.runtime.images.listing import counts, find_images
 from stpm.runtime.images.preprocess import image_sizes
-from stpm.runtime.output.console import Version, command, note, progress, say
+from stpm.runtime.output.console import Version, command, counted, note, progress, say
 from stpm.runtime.site.align import LIMIT, Limit, align_to, check_whole_images
 from stpm.runtime.site.rois import read_rois
 from stpm.runtime.site.rule import Rule, Scored, make_rule, rule_of
@@ -330,15 +330,15 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
         warn = f"; inspect above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
     return (
         f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, "
-        f"for {after.false_alarm_rate:.2%} false alarms ({after.image_count} good images"
+        f"for {after.false_alarm_rate:.2%} false alarms ({counted(after.image_count, 'good images')}"
         f"{interval}){warn}"
     )
 
 
 def _table(bundle: Path, rows: list[Finds], total: int) -> list[str]:
     lines = [
-        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, {row.rejected} "
-        f"good images rejected, {row.false_alarm_rate:.2%} false alarms expected at most"
+        f"  above {row.threshold:.4g}: {row.found} of {total} defects found, "
+        f"{counted(row.rejected, 'good images')} rejected, {row.false_alarm_rate:.2%} false alarms expected at most"
         for row in rows
     ]
     if rows:

@@ -57,7 +57,7 @@ def test_from_a_folder_to_the_record_and_back(
     code, stdout, said = replay(bundle_path, folder / "record")
     assert code == 1
     assert "the image has other pixels than it had" in stdout
-    assert "2 as recorded, 1 different, 1 images not kept" in said
+    assert "2 as recorded, 1 different, 1 image not kept" in said
     (path,) = (folder / "record").glob("*.jsonl")
     path.write_bytes(path.read_bytes().replace(b'"ok"', b'"no"', 1))
     code, stdout, _ = replay(bundle_path, folder / "record")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stpm.runtime.errors import DataError
-from stpm.runtime.output.console import command
+from stpm.runtime.output.console import command, counted
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_an_error_ends_with_one_sentence_at_most(error: Exception, stderr: str) 
     result = CliRunner().invoke(command(fail), [])
     assert result.exit_code == 1
     assert result.stderr == stderr
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
+def test_one_image_is_no_images(number: int, said: str) -> None:
+    assert counted(number, "images") == said
