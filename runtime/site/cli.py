@@ -328,17 +328,18 @@ def _line(name: str, before: Calibration, after: Calibration) -> str:
     warn = ""
     if after.warn_threshold is not None and after.warn_rate is not None:
         warn = f"; inspect above {after.warn_threshold:.4g} ({after.warn_rate:.2%})"
+    images = counted(after.image_count, "good images")
     return (
         f"{name}: threshold {after.image_threshold:.4g}, before {before.image_threshold:.4g}, "
-        f"for {after.false_alarm_rate:.2%} false alarms ({counted(after.image_count, 'good images')}"
-        f"{interval}){warn}"
+        f"for {after.false_alarm_rate:.2%} false alarms ({images}{interval}){warn}"
     )
 
 
 def _table(bundle: Path, rows: list[Finds], total: int) -> list[str]:
     lines = [
         f"  above {row.threshold:.4g}: {row.found} of {total} defects found, "
-        f"{counted(row.rejected, 'good images')} rejected, {row.false_alarm_rate:.2%} false alarms expected at most"
+        f"{counted(row.rejected, 'good images')} rejected, {row.false_alarm_rate:.2%} false "
+        "alarms expected at most"
         for row in rows
     ]
     if rows:
