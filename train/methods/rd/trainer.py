@@ -17,7 +17,7 @@ from stpm.train.options import FitOptions
 
 BETAS = (0.5, 0.999)
 """Of Adam, as published."""
-EASY = (-3.0, 1.0)
+EASY = (-3.0, 2.0)
 """Standard deviations above the mean up to which a position is easy, at first and at last."""
 EASY_RISE = 0.1
 """Share of the steps over which it rises."""
