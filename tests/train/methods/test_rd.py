@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_map_is_the_smoothed_sum_of_one_minus_cosine(model: Rd) -> None:
         total += F.interpolate(distance[:, None], CONFIG.input_size, mode="bilinear")
     expected = np.stack([gaussian_filter(m[0].numpy(), sigma=4) for m in total])
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
-    np.testing.assert_allclose(scores.numpy(), expected.max(axis=(1, 2)), rtol=1e-4)
+    highest = np.sort(expected.reshape(2, -1), axis=1)[:, -ceil(0.01 * expected[0].size) :]
+    np.testing.assert_allclose(scores.numpy(), highest.mean(axis=1), rtol=1e-4)
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stpm.runtime.errors import CheckpointError
-from stpm.runtime.output.map_score import MAXIMUM
 from stpm.train.backbones import BACKBONES, FeaturePyramid, check_levels
 from stpm.train.methods.contract import Network, Upsample
 from stpm.train.methods.distances import feature_distances
@@ -30,6 +29,8 @@ EMBEDDING = 512
 """Channels of the embedding."""
 BLOCKS = 2
 """Residual blocks a stage, as in ResNet-18."""
+SCORE = "top1%"
+"""Of an image; published is "max", which finds fewer of the defects that are no small spots."""
 SMALLEST_SIDE = 64
 """Pixels of an image whose embedding has 2x2 places: batch norm needs several values."""
 
@@ -48,7 +49,7 @@ class RdConfig:
     backbone: str = "resnet18"
     input_size: tuple[int, int] = (256, 256)
     method: str = "rd"
-    score: str = MAXIMUM
+    score: str = SCORE
 
     def check(self) -> None:
         """Refuse what cannot be built."""
