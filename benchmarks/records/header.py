@@ -49,10 +49,18 @@ def header(kind: str, models: Sequence[Path]) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
         "models": {model.name: model_hash(model) for model in models},
         "environment": environment(),
     }
+
+
+def _program() -> list[str]:
+    """Return how this program was called: by its own name, or as a module."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        return [Path(sys.argv[0]).name]
+    return ["python", "-m", spec.name.removesuffix(".__main__")]
 
 
 def model_hash(model: Path) -> str:
