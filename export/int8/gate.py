@@ -24,7 +24,7 @@ LARGEST_NOISE = 1.3
 GATED = ("image_auroc", "pixel_auroc", "aupro")
 """The metrics that the gate holds."""
 MOST_PIXELS = 1 << 26
-"""Of all maps that the metrics are computed on; of larger ones so many rows and columns."""
+"""Of all maps that the metrics are computed on; of more, evenly chosen rows and columns."""
 
 
 class GateError(ParityError):
