@@ -62,7 +62,7 @@ false-alarm-rate = 0.3
     page = (tmp_path / "fleet/report.html").read_text(encoding="utf-8")
     assert page.count("data:image/webp;base64,") == 4 * len(rows)
     for title in ("Table 1: image AUROC", "Table 2: pixel AUROC, 2 of 15", "Table 3: AUPRO, 2 of"):
-        assert f"the paper's {title}" in page.replace("&#39;", "'")
+        assert f"The paper's {title}" in page.replace("&#39;", "'")
     for name in names:
         assert f"{name.partition('-')[0]}, {name}.stpm" in page
     assert "Table 3: AUPRO" in done.stdout

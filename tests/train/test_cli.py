@@ -128,6 +128,7 @@ def test_every_flag_reaches_the_checkpoint(
         "held_out": 0.4,
         "train_share": 0.8,
         "seed": 3,
+        "hard_positions": False,
         "augment": False,
         "tile": 0,
         "cache_gb": 0.001,

@@ -140,7 +140,7 @@ def test_the_command_prints_what_it_writes(
     assert not any("bad batch" in found["what"] for found in record["disturbances"])
     assert CliRunner().invoke(main, ["report", str(out), "-o", str(page)]).exit_code == 0
     read = read_page(page)
-    (title,) = (title for title in read.tables if title.startswith("images from the change"))
+    (title,) = (title for title in read.tables if title.startswith("Images from the change"))
     rows = {row[0]: row for row in read.tables[title]}
     for found in record["disturbances"]:
         cells = rows[found["what"]]

@@ -30,7 +30,9 @@ def test_nothing_is_lost(bundle_path: Path, data_root: Path, tmp_path: Path) -> 
         assert set(camera["verdicts"]) <= {"ok", "warn", "anomalous"}
     assert [camera["away_s"] is None for camera in record["cameras"]] == [False, True]
     sent = sum(camera["sent"] for camera in record["cameras"])
-    assert record["messages"] == {"lines": sent, "heard": sent, "twice": 0}
+    messages = record["messages"]
+    assert (messages["lines"], messages["heard"]) == (sent, sent)
+    assert messages["twice"] <= 2  # at least once: the broker is stopped in between
     assert [(sink["kind"], sink["sent"] + sink["lost"]) for sink in record["sinks"]] == [
         (kind, sent) for kind in ("mqtt", "pictures", "page")
     ]
