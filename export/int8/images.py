@@ -38,11 +38,7 @@ class TrainingImages:
 
     def all(self) -> Tensor:
         """Read them all, uint8 (N,height,width,channels)."""
-        if self.are_cut:
-            _, pixels = read_tiles(self.paths, self.size[0], seed=0, bit_depth=self.bit_depth)
-        else:
-            _, pixels = read_images(self.paths, self.size, bit_depth=self.bit_depth)
-        return torch.from_numpy(pixels[..., : self.channels])
+        return self._read(self.paths)
 
     def choices(self) -> Iterator[Tensor]:
         """Read one choice to quantise on after the other, uint8 (N,height,width,channels).
@@ -54,11 +50,13 @@ class TrainingImages:
         most = max(min(QUANTIZATION_IMAGES, QUANTIZATION_PIXELS // (height * width)), 1)
         step = -(-len(self.paths) // most)
         for start in range(step):
-            chosen = self.paths[start::step]
-            if self.are_cut:
-                _, pixels = read_tiles(
-                    chosen, height, seed=start, bit_depth=self.bit_depth, most_tiles=most
-                )
-            else:
-                _, pixels = read_images(chosen, self.size, bit_depth=self.bit_depth)
-            yield torch.from_numpy(pixels[..., : self.channels])
+            yield self._read(self.paths[start::step], seed=start, most_tiles=most)
+
+    def _read(self, paths: Sequence[Path], seed: int = 0, most_tiles: int | None = None) -> Tensor:
+        if self.are_cut:
+            _, pixels = read_tiles(
+                paths, self.size[0], seed, bit_depth=self.bit_depth, most_tiles=most_tiles
+            )
+        else:
+            _, pixels = read_images(paths, self.size, bit_depth=self.bit_depth)
+        return torch.from_numpy(pixels[..., : self.channels])
