@@ -20,7 +20,7 @@ class StpmMethod(Method):
 
     config = ModelConfig
     recipes: ClassVar = {
-        "fast": FitOptions(epochs=32, batch_size=4, cooldown=0.25),
+        "fast": FitOptions(epochs=16, batch_size=2, learning_rate=0.8, cooldown=0.25),
         "paper": FitOptions(),
     }
     quantizes = True
