@@ -109,7 +109,7 @@ def test_easy_positions_pass_no_gradient(model: Rd) -> None:
 
     trainer.student_features = watched  # type: ignore[method-assign]
     model.student.eval()
-    for epoch, limit in ((0, -3.0), (0.1, -0.5), (1, 2.0)):  # of 2: at first, half way, at last
+    for epoch, limit in ((0, -3.0), (0.3, -0.5), (1, 2.0)):  # of 2: at first, half way, at last
         trainer.epoch = 0
         trainer.cool_down(epoch)
         loss = trainer.loss(trainer.train.pixels(index), targets)

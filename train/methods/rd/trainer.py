@@ -19,7 +19,7 @@ BETAS = (0.5, 0.999)
 """Of Adam, as published."""
 EASY = (-3.0, 2.0)
 """Standard deviations above the mean up to which a position is easy, at first and at last."""
-EASY_RISE = 0.1
+EASY_RISE = 0.3
 """Share of the steps over which it rises."""
 
 
